@@ -1,0 +1,117 @@
+//! The checked configuration: what the command line, the environment and the file say, made true once.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that the supervisor and its workers need to know. Paths are absolute.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// Where to listen, at least one.
+    pub bind: Vec<Bind>,
+    /// The site's folder, or none.
+    pub html: Option<PathBuf>,
+    /// The folder of handlers.
+    pub handlers: PathBuf,
+    /// The folder under which this server makes its private copies of builds; none lets it choose.
+    pub runtime: Option<PathBuf>,
+    /// The root application, if any.
+    pub root: Option<ApplicationName>,
+    /// `--mount`, longest prefix first.
+    pub mounts: Vec<Mount>,
+    /// `--env`.
+    pub env: Vec<EnvPair>,
+    /// Worker processes, at least 1.
+    pub workers: usize,
+    /// Event loops in each worker, at least 1.
+    pub threads: usize,
+    /// Bounds on what clients and modules may take.
+    pub limits: Limits,
+    /// Bounds on how long things may take.
+    pub timeouts: Timeouts,
+    /// Whether changed builds are loaded.
+    pub reload: bool,
+    /// The value of the `Server` field; empty sends none.
+    pub server_header: String,
+    /// Whether connections, requests and responses are traced on standard error.
+    pub trace: bool,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// One listening address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bind {
+    /// A TCP address; port 0 lets the system choose.
+    Tcp(std::net::SocketAddr),
+    /// A Unix stream socket at this path.
+    Unix(PathBuf),
+    /// A listening socket inherited under this descriptor number.
+    Inherited(i32),
+}
+
+/// `module:symbol`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ApplicationName {
+    /// The module's name, such as `ctime` or `admin/ctime`.
+    pub module: String,
+    /// The exported function, `application` unless said.
+    pub symbol: String,
+}
+
+/// `--mount /prefix=module:symbol`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// The decoded path prefix, without a trailing slash; matches whole segments.
+    pub prefix: String,
+    /// What answers there.
+    pub application: ApplicationName,
+}
+
+/// `--env [MODULE:]KEY=VALUE`: one more environ key, for one module or for all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvPair {
+    /// The module that sees it; none is all.
+    pub module: Option<String>,
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+}
+
+/// `--limit-*`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of a request head, request line and fields together.
+    pub head_bytes_max: usize,
+    /// Bytes of a request's content.
+    pub body_bytes_max: u64,
+    /// Connections of one worker.
+    pub connections_max: usize,
+    /// Retired generations that a worker keeps mapped before it is replaced.
+    pub generations_max: usize,
+}
+
+/// `--timeout-*`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// From a request's first byte to the end of its head.
+    pub head: Duration,
+    /// Without a byte of a request's content.
+    pub body: Duration,
+    /// Between requests of a kept-alive connection.
+    pub idle: Duration,
+    /// Without the client taking a byte of a response.
+    pub write: Duration,
+    /// For requests in flight when the server or a worker stops.
+    pub stop: Duration,
+}
+
+/// `--log-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One line of text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,1 @@
+//! What the tests share: starting `host`, speaking HTTP to it, compiling handlers.
