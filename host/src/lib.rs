@@ -4,3 +4,4 @@ compile_error!("host runs on Linux only: it is built on epoll, inotify, file lea
 
 pub mod config;
 pub mod response;
+pub mod sys;

@@ -1,7 +1,9 @@
 //! A response as values: what `site` and `handler` make and `server` sends. No I/O happens here.
 
+use crate::serial::Serial;
 use std::borrow::Cow;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// A response that has been decided but not encoded: framing, `Date`, `Server` and `Connection` are the server's.
 pub struct Response {
@@ -53,10 +55,18 @@ pub enum Body {
     Stream(Box<dyn Stream>),
     /// The content has been written already, through the [`Wire`].
     Written,
+    /// The content cannot be completed: the connection must be aborted, so that the client can tell.
+    Failed,
 }
 
 /// Content that is made chunk by chunk by code that may block, crash or hang: a module's iterable.
 pub trait Stream: Send {
+    /// The door through which `next` and `close` go one at a time, if they have to.
+    fn serial(&self) -> Option<&Arc<Serial>>;
+
+    /// The first chunk, if it is known already; it comes before those of `next`.
+    fn first(&mut self) -> Option<Vec<u8>>;
+
     /// The next chunk. `wire` serves what the code behind the stream reads from its request meanwhile.
     fn next(&mut self, wire: &mut dyn Wire) -> Chunk<'_>;
 

@@ -1,0 +1,92 @@
+//! Memory of one request: `alloc` of the ABI and the strings that `get` gives, freed together when the request ends.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::ptr::{self, NonNull};
+
+/// The memory. Nothing in it has a destructor.
+#[derive(Default)]
+pub(super) struct Arena {
+    blocks: Vec<(NonNull<u8>, Layout)>,
+    free: usize,
+}
+
+// SAFETY: the blocks are plain memory that the arena alone owns.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    /// `size` bytes, aligned for anything (16 bytes, as malloc(3) gives); `None` when the system has no more memory.
+    pub(super) fn allocate(&mut self, size: usize) -> Option<NonNull<u8>> {
+        let size = size.max(1).checked_next_multiple_of(ALIGNMENT)?;
+        if size > self.free {
+            let layout = Layout::from_size_align(size.max(BLOCK_BYTES), ALIGNMENT).ok()?;
+            // SAFETY: the layout's size is at least BLOCK_BYTES, not zero.
+            let block = NonNull::new(unsafe { alloc(layout) })?;
+            self.blocks.push((block, layout));
+            self.free = layout.size();
+        }
+        let (block, layout) = self.blocks.last()?;
+        let at = layout.size() - self.free;
+        self.free -= size;
+        // SAFETY: `at` is within the block, because `free` never exceeds the last block's size.
+        Some(unsafe { block.add(at) })
+    }
+
+    /// The parts, one after the other, with a NUL behind; the length is without it.
+    pub(super) fn text(&mut self, parts: &[&[u8]]) -> Option<(NonNull<u8>, usize)> {
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        let start = self.allocate(length.checked_add(1)?)?;
+        let mut at = start;
+        for part in parts {
+            // SAFETY: `allocate` gave room for all parts, which are elsewhere in memory.
+            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), at.as_ptr(), part.len()) };
+            // SAFETY: as above; at most the position of the NUL.
+            at = unsafe { at.add(part.len()) };
+        }
+        // SAFETY: the byte after the parts was allocated for it.
+        unsafe { at.write(0) };
+        Some((start, length))
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        for (block, layout) in self.blocks.drain(..) {
+            // SAFETY: the block came from `alloc` with this layout.
+            unsafe { dealloc(block.as_ptr(), layout) };
+        }
+    }
+}
+
+const ALIGNMENT: usize = 16;
+const BLOCK_BYTES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_aligned_and_apart() {
+        let mut arena = Arena::default();
+        let sizes = [0, 1, 15, 16, 17, 1000, 5000, 3];
+        let given: Vec<_> = sizes.iter().map(|&size| (arena.allocate(size).unwrap().as_ptr() as usize, size)).collect();
+        for (n, &(start, size)) in given.iter().enumerate() {
+            assert_eq!(start % ALIGNMENT, 0);
+            assert!(given[n + 1..].iter().all(|&(other, length)| other >= start + size || other + length <= start));
+        }
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        assert!(Arena::default().allocate(usize::MAX).is_none());
+        assert!(Arena::default().allocate(isize::MAX as usize).is_none());
+    }
+
+    #[test]
+    fn texts_end_in_nul() {
+        let mut arena = Arena::default();
+        let (start, length) = arena.text(&[b"GET", b"", b" /"]).unwrap();
+        // SAFETY: the arena gave `length` bytes and a NUL, and lives.
+        let got = unsafe { std::slice::from_raw_parts(start.as_ptr(), length + 1) };
+        assert_eq!(got, b"GET /\0");
+    }
+}

@@ -1,0 +1,499 @@
+//! One request as a module sees it: the `env`, `start_response` and `write` objects of the ABI, and what they have done.
+//!
+//! The three objects and their state live in one allocation, so that a pointer to any of them leads to the state. While
+//! a module's code runs, no Rust reference into the allocation exists; each callback makes one and lets it go.
+
+use super::arena::Arena;
+use super::body::{Content, HostBody};
+use super::environ::{ABSENT, Environ, Sources};
+use super::generation::{Generation, no_extension};
+use crate::request::Request;
+use crate::response::{Fields, FieldError, Status, Wire, WireError};
+use abi::ffi::*;
+use std::ffi::{c_char, c_void};
+use std::mem::{offset_of, size_of};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+/// The allocation.
+#[repr(C)]
+struct Exchange {
+    env: host_env,
+    start_response: host_start_response,
+    writer: host_writer,
+    state: State,
+}
+
+/// What a request has come to.
+pub(super) struct State {
+    /// The build that answers it.
+    pub(super) generation: Arc<Generation>,
+    /// The request itself.
+    pub(super) request: Option<Box<Request>>,
+    /// The head, once `start_response` was called.
+    pub(super) started: Option<(Status, Fields)>,
+    /// The head is with the server: it cannot be replaced any more.
+    pub(super) committed: bool,
+    /// The response cannot be completed: the connection must be aborted.
+    pub(super) aborted: bool,
+    /// Content has been sent by `write`.
+    pub(super) written: bool,
+    environ: Environ,
+    arena: Arena,
+    bodies: Vec<Box<HostBody>>,
+    during: During,
+}
+
+/// Which call into the module is under way.
+enum During {
+    None,
+    Application(*mut dyn Wire),
+    Next(*mut dyn Wire),
+    Close,
+}
+
+/// The owner of an exchange.
+pub(super) struct Held(NonNull<Exchange>);
+
+// SAFETY: the exchange belongs to one holder, who may pass it to another thread between calls; the raw pointers in it
+// point to memory that it owns itself, or exist only during a call.
+unsafe impl Send for Held {}
+
+impl Held {
+    /// An exchange in which nothing has happened yet.
+    pub(super) fn new(generation: Arc<Generation>, request: Box<Request>, script_name_bytes: usize) -> Held {
+        let exchange = Exchange {
+            env: host_env {
+                size: size_of::<host_env>() as u32,
+                abi: HOST_ABI,
+                get,
+                each,
+                read,
+                readline,
+                errors,
+                alloc,
+                bytes,
+                file,
+                extension,
+            },
+            start_response: host_start_response {
+                size: size_of::<host_start_response>() as u32,
+                flags: 0,
+                call: start_response,
+            },
+            writer: host_writer { size: size_of::<host_writer>() as u32, flags: 0, write },
+            state: State {
+                generation,
+                request: Some(request),
+                started: None,
+                committed: false,
+                aborted: false,
+                written: false,
+                environ: Environ { script_name_bytes, ..Environ::default() },
+                arena: Arena::default(),
+                bodies: Vec::new(),
+                during: During::None,
+            },
+        };
+        Held(NonNull::from(Box::leak(Box::new(exchange))))
+    }
+
+    /// The state, between calls.
+    pub(super) fn state(&mut self) -> &mut State {
+        // SAFETY: no call is under way, or this is the thread of its callback: nobody else has a reference.
+        unsafe { &mut (*self.0.as_ptr()).state }
+    }
+
+    /// Calls the application.
+    pub(super) fn call_application(&mut self, application: host_application, wire: &mut dyn Wire) -> *mut host_body {
+        self.state().during = During::Application(erase(wire));
+        let exchange = self.0.as_ptr();
+        // SAFETY: the exchange is alive; the pointer keeps the provenance of the whole allocation.
+        let start_response = unsafe { ptr::addr_of_mut!((*exchange).start_response) };
+        // SAFETY: the function has the ABI's type, both objects live until the exchange ends, and this holder is in the
+        // only call of this request.
+        let body = unsafe { application(exchange.cast(), start_response) };
+        self.state().during = During::None;
+        body
+    }
+
+    /// Runs a call to the body's `next`.
+    pub(super) fn during_next<R>(&mut self, wire: &mut dyn Wire, call: impl FnOnce() -> R) -> R {
+        self.state().during = During::Next(erase(wire));
+        let result = call();
+        self.state().during = During::None;
+        result
+    }
+
+    /// Runs a call to the body's `close`.
+    pub(super) fn during_close(&mut self, call: impl FnOnce()) {
+        self.state().during = During::Close;
+        call();
+        self.state().during = During::None;
+    }
+
+    /// Takes a body that the host made for this request, if that is one.
+    pub(super) fn take_host_body(&mut self, at: *mut host_body) -> Option<Content> {
+        let bodies = &mut self.state().bodies;
+        let index = bodies.iter().position(|body| ptr::addr_eq(&raw const **body, at))?;
+        Some(bodies.swap_remove(index).into_rest())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: `new` leaked the box, and this is its only owner.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl State {
+    /// The request line, for the log.
+    pub(super) fn request_line(&self) -> String {
+        let Some(request) = &self.request else { return String::new() };
+        format!("{} {}", request.head.method(), request.head.target())
+    }
+
+    /// Logs what a module did wrong.
+    pub(super) fn complain(&self, what: &str) {
+        tracing::error!("{} generation {}: {what} ({})", self.generation.module, self.generation.number, self.request_line());
+    }
+
+    fn start(&mut self, status: &[u8], headers: &[host_header], exc_info: Option<&[u8]>) -> Result<(), String> {
+        if let Some(message) = exc_info {
+            self.complain(&format!("start_response with exc_info: {}", String::from_utf8_lossy(message)));
+            if self.committed {
+                self.aborted = true;
+                return Err("the head has been sent already; the connection is aborted".to_owned());
+            }
+        } else if self.started.is_some() {
+            return Err("start_response was called twice without exc_info".to_owned());
+        }
+        let status = Status::parse(status).ok_or_else(|| {
+            format!("malformed status {:?}; write it like \"200 OK\", from 200 to 599", String::from_utf8_lossy(status))
+        })?;
+        let mut fields = Fields::default();
+        for header in headers {
+            // SAFETY: the caller of `start_response` gives readable strings.
+            let name = unsafe { slice(header.name) }.ok_or("a header has no name")?;
+            // SAFETY: as above.
+            let value = unsafe { slice(header.value) }.unwrap_or_default();
+            fields.push(name, value).map_err(|error| {
+                let name = String::from_utf8_lossy(name);
+                match error {
+                    FieldError::Name => format!("{name:?} is not a header name"),
+                    FieldError::Value => format!("the value of {name} has CR, LF, NUL or another control character"),
+                    FieldError::HopByHop => format!("{name} is hop-by-hop: it belongs to the server, not to an application"),
+                    FieldError::ContentLength => "Content-Length is not a number, or is given twice".to_owned(),
+                }
+            })?;
+        }
+        self.started = Some((status, fields));
+        Ok(())
+    }
+
+    fn write(&mut self, data: &[u8]) -> i32 {
+        let During::Application(wire) = self.during else {
+            self.complain("write was called after application had returned");
+            return HOST_STATE;
+        };
+        let Some((status, fields)) = &self.started else { return HOST_STATE };
+        if data.is_empty() {
+            return 0;
+        }
+        self.committed = true;
+        self.written = true;
+        // SAFETY: `call_application` borrows the wire until the call, in which we are, is over.
+        let wire = unsafe { &mut *wire };
+        wire.write(status, fields, data).map_or_else(code_of, |()| 0)
+    }
+
+    fn read(&mut self, buffer: &mut [u8], line: bool) -> i64 {
+        let wire = match self.during {
+            During::Application(wire) | During::Next(wire) => wire,
+            During::None | During::Close => return HOST_STATE.into(),
+        };
+        let Some(request) = &mut self.request else { return HOST_STATE.into() };
+        if buffer.is_empty() {
+            return 0;
+        }
+        if request.input.unread() > 0 || request.input.complete {
+            let read = if line { request.input.read_line(buffer) } else { request.input.read(buffer) };
+            return read.map_or(HOST_IO.into(), |count| count as i64);
+        }
+        // SAFETY: the call in which we are borrows the wire until it is over.
+        let wire = unsafe { &mut *wire };
+        if !line {
+            return wire.read(buffer).map_or_else(|error| code_of(error).into(), |count| count as i64);
+        }
+        // A line ends where its LF is: nothing past it may be taken off the wire, so bytes come one by one. Streams are
+        // read in blocks by those who care for speed.
+        for at in 0..buffer.len() {
+            match wire.read(&mut buffer[at..=at]) {
+                Ok(0) => return at as i64,
+                Ok(_) if buffer[at] == b'\n' => return at as i64 + 1,
+                Ok(_) => {}
+                Err(_) if at > 0 => return at as i64,
+                Err(error) => return code_of(error).into(),
+            }
+        }
+        buffer.len() as i64
+    }
+
+    fn keep(&mut self, content: Content) -> *mut host_body {
+        let mut body = HostBody::new(content);
+        let at = (&raw mut *body).cast();
+        self.bodies.push(body);
+        at
+    }
+}
+
+fn code_of(error: WireError) -> i32 {
+    match error {
+        WireError::Gone => HOST_GONE,
+        WireError::Timeout => HOST_TIMEOUT,
+        WireError::TooLarge => HOST_TOO_LARGE,
+        WireError::Invalid => HOST_IO,
+    }
+}
+
+/// Forgets how long the wire is borrowed: the callers forget the pointer before the borrow is over.
+fn erase(wire: &mut dyn Wire) -> *mut dyn Wire {
+    let wire: *mut (dyn Wire + '_) = wire;
+    // SAFETY: only the lifetime changes, and a pointer carries no promise about it.
+    unsafe { std::mem::transmute::<*mut (dyn Wire + '_), *mut (dyn Wire + 'static)>(wire) }
+}
+
+/// The bytes of a string from a module; `None` if it is absent.
+///
+/// # Safety
+/// A string that is not absent has `len` readable bytes for `'a`.
+unsafe fn slice<'a>(text: host_str) -> Option<&'a [u8]> {
+    if text.ptr.is_null() || isize::try_from(text.len).is_err() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { std::slice::from_raw_parts(text.ptr.cast(), text.len) })
+}
+
+/// The state behind a pointer to one of the three objects.
+///
+/// # Safety
+/// `object` is the pointer that the host gave to the module, `offset` bytes into a living [`Exchange`], and no other
+/// reference to the state exists.
+unsafe fn state_of<'a, T>(object: *mut T, offset: usize) -> Option<&'a mut State> {
+    if object.is_null() {
+        return None;
+    }
+    // SAFETY: the pointer has the provenance of the whole allocation, which begins `offset` bytes before it.
+    let exchange = unsafe { object.byte_sub(offset) }.cast::<Exchange>();
+    // SAFETY: the exchange lives, and by the caller's promise nobody else has a reference to its state.
+    Some(unsafe { &mut (*exchange).state })
+}
+
+unsafe extern "C" fn get(env: *mut host_env, key: host_str) -> host_str {
+    // SAFETY: the module calls within the current call of this request, one at a time.
+    let Some(state) = (unsafe { state_of(env, ENV) }) else { return ABSENT };
+    // SAFETY: the module gives a readable string.
+    let Some(key) = (unsafe { slice(key) }) else { return ABSENT };
+    let Some(request) = &state.request else { return ABSENT };
+    let surroundings = &state.generation.surroundings;
+    state.environ.value(key, &mut Sources { request, surroundings, arena: &mut state.arena })
+}
+
+unsafe extern "C" fn each(env: *mut host_env, visit: Option<host_visit>, context: *mut c_void) -> i32 {
+    let Some(visit) = visit else { return HOST_INVALID };
+    let all = {
+        // SAFETY: the module calls within the current call of this request, one at a time.
+        let Some(state) = (unsafe { state_of(env, ENV) }) else { return HOST_INVALID };
+        let Some(request) = &state.request else { return HOST_STATE };
+        let surroundings = &state.generation.surroundings;
+        state.environ.all(&mut Sources { request, surroundings, arena: &mut state.arena })
+    };
+    // No reference to the state is held here: `visit` may call back.
+    for (key, value) in all {
+        // SAFETY: the module's function gets its own context, and strings that live as long as the request.
+        let stop = unsafe { visit(context, key, value) };
+        if stop != 0 {
+            return stop;
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn read(env: *mut host_env, buffer: *mut c_void, len: usize) -> i64 {
+    // SAFETY: the contract of `read` is that of `read_into`.
+    unsafe { read_into(env, buffer, len, false) }
+}
+
+unsafe extern "C" fn readline(env: *mut host_env, buffer: *mut c_void, len: usize) -> i64 {
+    // SAFETY: the contract of `readline` is that of `read_into`.
+    unsafe { read_into(env, buffer, len, true) }
+}
+
+/// # Safety
+/// `env` is the module's; `buffer` has room for `len` bytes.
+unsafe fn read_into(env: *mut host_env, buffer: *mut c_void, len: usize, line: bool) -> i64 {
+    if len > 0 && buffer.is_null() || isize::try_from(len).is_err() {
+        return HOST_INVALID.into();
+    }
+    // SAFETY: the module calls within the current call of this request, one at a time.
+    let Some(state) = (unsafe { state_of(env, ENV) }) else { return HOST_INVALID.into() };
+    if len == 0 {
+        return 0;
+    }
+    // SAFETY: the module gives `len` writable bytes. They may not be initialised; nothing here reads what it has not
+    // written.
+    let buffer = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
+    state.read(buffer, line)
+}
+
+unsafe extern "C" fn errors(env: *mut host_env, text: host_str) {
+    // SAFETY: the module calls within the current call of this request, one at a time.
+    let Some(state) = (unsafe { state_of(env, ENV) }) else { return };
+    // SAFETY: the module gives a readable string.
+    let Some(text) = (unsafe { slice(text) }) else { return };
+    let text = String::from_utf8_lossy(text);
+    tracing::warn!("{}: {} ({})", state.generation.module, text.trim_end(), state.request_line());
+}
+
+unsafe extern "C" fn alloc(env: *mut host_env, size: usize) -> *mut c_void {
+    // SAFETY: the module calls within the current call of this request, one at a time.
+    let Some(state) = (unsafe { state_of(env, ENV) }) else { return ptr::null_mut() };
+    state.arena.allocate(size).map_or(ptr::null_mut(), |at| at.as_ptr().cast())
+}
+
+unsafe extern "C" fn bytes(env: *mut host_env, chunk: host_str) -> *mut host_body {
+    // SAFETY: the module calls within the current call of this request, one at a time.
+    let Some(state) = (unsafe { state_of(env, ENV) }) else { return ptr::null_mut() };
+    // SAFETY: the module gives a readable string.
+    let content = match unsafe { slice(chunk) } {
+        Some(chunk) => {
+            let mut copy = Vec::new();
+            match copy.try_reserve_exact(chunk.len()) {
+                Ok(()) => {
+                    copy.extend_from_slice(chunk);
+                    Content::Bytes(copy)
+                }
+                Err(_) => Content::Failed(format!("no memory for a body of {} bytes", chunk.len())),
+            }
+        }
+        None if chunk.len == 0 => Content::Bytes(Vec::new()),
+        None => Content::Failed("bytes was given no pointer".to_owned()),
+    };
+    state.keep(content)
+}
+
+unsafe extern "C" fn file(env: *mut host_env, fd: i32, offset: u64, len: u64) -> *mut host_body {
+    // SAFETY: the module calls within the current call of this request, one at a time.
+    let Some(state) = (unsafe { state_of(env, ENV) }) else { return ptr::null_mut() };
+    if fd < 0 {
+        return state.keep(Content::Failed(format!("file was given descriptor {fd}")));
+    }
+    // SAFETY: the module gives the descriptor away, open or not: fstat below finds out.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    state.keep(file_content(fd, offset, len))
+}
+
+fn file_content(fd: OwnedFd, offset: u64, len: u64) -> Content {
+    let stat = match rustix::fs::fstat(&fd) {
+        Ok(stat) => stat,
+        Err(error) => {
+            // Nothing is open under that number: closing it is not ours.
+            _ = std::os::fd::IntoRawFd::into_raw_fd(fd);
+            return Content::Failed(format!("file was given a descriptor that is not open: {error}"));
+        }
+    };
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+        return Content::Failed("file was given a descriptor that is not of a regular file".to_owned());
+    }
+    let rest = (stat.st_size as u64).saturating_sub(offset);
+    match len {
+        u64::MAX => Content::File { file: fd.into(), offset, length: rest },
+        length if length <= rest => Content::File { file: fd.into(), offset, length },
+        length => Content::Failed(format!("file was asked for {length} bytes of {rest}")),
+    }
+}
+
+unsafe extern "C" fn extension(_env: *mut host_env, id: *const c_char) -> *const c_void {
+    // SAFETY: it ignores its argument.
+    unsafe { no_extension(id) }
+}
+
+unsafe extern "C" fn start_response(
+    object: *mut host_start_response,
+    status: host_str,
+    headers: *const host_header,
+    count: usize,
+    exc_info: *const host_exc_info,
+) -> *mut host_writer {
+    // SAFETY: the module calls within the current call of this request, one at a time.
+    let Some(state) = (unsafe { state_of(object, START_RESPONSE) }) else { return ptr::null_mut() };
+    // SAFETY: the module gives readable arguments that live until this call returns.
+    let started = unsafe { start_with(state, status, headers, count, exc_info) };
+    if let Err(reason) = started {
+        state.complain(&format!("start_response refused: {reason}"));
+        return ptr::null_mut();
+    }
+    // SAFETY: the pointer has the provenance of the whole exchange, which lives.
+    unsafe { object.byte_sub(START_RESPONSE).byte_add(offset_of!(Exchange, writer)).cast() }
+}
+
+/// # Safety
+/// The arguments are those of `start_response`, by its contract.
+unsafe fn start_with(
+    state: &mut State,
+    status: host_str,
+    headers: *const host_header,
+    count: usize,
+    exc_info: *const host_exc_info,
+) -> Result<(), String> {
+    if matches!(state.during, During::None | During::Close) {
+        return Err("it was called when no call was under way".to_owned());
+    }
+    // SAFETY: the module gives a readable string.
+    let status = unsafe { slice(status) }.unwrap_or_default();
+    if count > HEADERS_MAX || count > 0 && headers.is_null() {
+        return Err(format!("{count} headers; at most {HEADERS_MAX} can be given"));
+    }
+    let headers = if count == 0 {
+        &[]
+    } else {
+        // SAFETY: the module gives an array of `count` headers.
+        unsafe { std::slice::from_raw_parts(headers, count) }
+    };
+    let message = if exc_info.is_null() {
+        None
+    } else {
+        // SAFETY: the struct begins with its size.
+        let size = unsafe { ptr::addr_of!((*exc_info).size).read() } as usize;
+        if size >= size_of::<host_exc_info>() {
+            // SAFETY: the struct is large enough to have a message.
+            let message = unsafe { ptr::addr_of!((*exc_info).message).read() };
+            // SAFETY: the module gives a readable string.
+            Some(unsafe { slice(message) }.unwrap_or_default())
+        } else {
+            Some(&[][..])
+        }
+    };
+    state.start(status, headers, message)
+}
+
+unsafe extern "C" fn write(object: *mut host_writer, data: host_str) -> i32 {
+    // SAFETY: the module calls within the current call of this request, one at a time.
+    let Some(state) = (unsafe { state_of(object, WRITER) }) else { return HOST_INVALID };
+    // SAFETY: the module gives a readable string.
+    match unsafe { slice(data) } {
+        Some(data) => state.write(data),
+        None if data.len == 0 => 0,
+        None => HOST_INVALID,
+    }
+}
+
+const ENV: usize = offset_of!(Exchange, env);
+const START_RESPONSE: usize = offset_of!(Exchange, start_response);
+const WRITER: usize = offset_of!(Exchange, writer);
+
+/// More header fields than this are taken for a count that was not initialised.
+const HEADERS_MAX: usize = 1_000;

@@ -1,0 +1,16 @@
+//! Handlers: loading the shared libraries that have them, and calling them.
+
+mod arena;
+mod body;
+mod call;
+pub mod check;
+pub mod elf;
+mod environ;
+mod exchange;
+mod generation;
+mod library;
+mod registry;
+
+pub use call::{Answer, Application, Ticket, answer};
+pub use generation::{Generation, Retired, retire};
+pub use registry::{Module, Registry};

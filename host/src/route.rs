@@ -1,0 +1,159 @@
+//! Which of the site, the handlers and the server itself answers a request, and the answer.
+//!
+//! First match wins: 1 a mount, 2 a segment that ends in `.so`, 3 a file of the site, 4 the root application, 5 nothing.
+
+use crate::config::Config;
+use crate::handler::{Application, Registry};
+use crate::http::head::Head;
+use crate::http::path::Path;
+use crate::response::Response;
+use crate::site::{Site, Target};
+use std::sync::Arc;
+
+/// Decides routes.
+pub struct Router {
+    site: Option<Site>,
+    registry: Arc<Registry>,
+    mounts: Vec<Mount>,
+    root: Option<(String, Arc<str>)>,
+    application: Arc<str>,
+}
+
+struct Mount {
+    prefix: Box<[u8]>,
+    module: String,
+    symbol: Arc<str>,
+}
+
+/// Who answers.
+pub enum Route {
+    /// The server itself, and with this.
+    Answer(Response),
+    /// The site.
+    Site(Target),
+    /// A handler.
+    Handler(Application),
+}
+
+impl Router {
+    /// The router of a checked configuration.
+    pub fn new(config: &Config, site: Option<Site>, registry: Arc<Registry>) -> Router {
+        let mounts = config.mounts.iter().map(|mount| Mount {
+            prefix: mount.prefix.trim_end_matches('/').as_bytes().into(),
+            module: mount.application.module.clone(),
+            symbol: mount.application.symbol.as_str().into(),
+        });
+        Router {
+            site,
+            registry,
+            mounts: mounts.collect(),
+            root: config.root.as_ref().map(|root| (root.module.clone(), root.symbol.as_str().into())),
+            application: APPLICATION.into(),
+        }
+    }
+
+    /// Who answers this request.
+    pub fn route(&self, head: &Head, path: &Path) -> Route {
+        let bytes = path.as_bytes();
+        for mount in &self.mounts {
+            if bytes.strip_prefix(&*mount.prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/') {
+                return self.handler(&mount.module, &mount.symbol, mount.prefix.len());
+            }
+        }
+        if let Some((module, script_name_bytes)) = shared_object(bytes) {
+            return match module {
+                Some(module) => self.handler(module, &self.application, script_name_bytes),
+                None => not_found(),
+            };
+        }
+        let reads = matches!(head.method(), "GET" | "HEAD");
+        let find = || self.site.as_ref().and_then(|site| site.find(path));
+        if reads && let Some(target) = find() {
+            return Route::Site(target);
+        }
+        if let Some((module, symbol)) = &self.root {
+            return self.handler(module, symbol, 0);
+        }
+        if !reads && find().is_some() {
+            let mut refused = Response::error(405, "this is a file; it can be read with GET or HEAD");
+            // The name and the value are well-formed, so this cannot fail.
+            _ = refused.fields.push(b"Allow", b"GET, HEAD");
+            return Route::Answer(refused);
+        }
+        not_found()
+    }
+
+    fn handler(&self, module: &str, symbol: &Arc<str>, script_name_bytes: usize) -> Route {
+        let Some(module) = self.registry.find(module) else { return not_found() };
+        match module.current() {
+            None => Route::Answer(no_sound_build(module.name())),
+            Some(generation) if !generation.has(symbol) => not_found(),
+            Some(_) => Route::Handler(Application { module, symbol: Arc::clone(symbol), script_name_bytes }),
+        }
+    }
+
+    /// The site's response; only its own routes have a target.
+    pub fn reply(&self, target: Target, head: &Head) -> Response {
+        match &self.site {
+            Some(site) => site.reply(target, head),
+            None => Response::error(404, "there is no site"),
+        }
+    }
+}
+
+/// The response for a module that has no sound build.
+pub fn no_sound_build(module: &str) -> Response {
+    let mut response = Response::error(503, &format!("{module} has no sound build; the server's log says why"));
+    // The name and the value are well-formed, so this cannot fail.
+    _ = response.fields.push(b"Retry-After", b"1");
+    response
+}
+
+/// The module and the length of the path that leads to it, if a segment ends in `.so`; without a module if that cannot
+/// be one's name.
+fn shared_object(path: &[u8]) -> Option<(Option<&str>, usize)> {
+    let mut start = 1;
+    for segment in path.get(1..)?.split(|&byte| byte == b'/') {
+        let end = start + segment.len();
+        if let Some(name) = segment.strip_suffix(SUFFIX) {
+            let module = &path[1..start + name.len()];
+            let sound = module.split(|&byte| byte == b'/').all(is_module_segment);
+            let module = if sound { std::str::from_utf8(module).ok() } else { None };
+            return Some((module, end));
+        }
+        start = end + 1;
+    }
+    None
+}
+
+fn is_module_segment(segment: &[u8]) -> bool {
+    !segment.is_empty() && segment.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+fn not_found() -> Route {
+    Route::Answer(Response::error(404, "not found"))
+}
+
+const SUFFIX: &[u8] = b".so";
+const APPLICATION: &str = "application";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_segment_that_ends_in_so_is_the_handler() {
+        for (path, expected) in [
+            ("/ctime.so", Some((Some("ctime"), 9))),
+            ("/admin/ctime.so/extra/x.so", Some((Some("admin/ctime"), 15))),
+            ("/ctime.SO", None),
+            ("/ctime.so.txt", None),
+            ("/.so", Some((None, 4))),
+            ("/a b/x.so", Some((None, 9))),
+            ("//x.so", Some((None, 6))),
+            ("/", None),
+        ] {
+            assert_eq!(shared_object(path.as_bytes()), expected, "{path}");
+        }
+    }
+}

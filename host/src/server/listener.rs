@@ -1,0 +1,89 @@
+//! A listener of one loop: it takes connections off the queue that all loops and workers share.
+
+use super::Shared;
+use super::connection::Connection;
+use crate::log;
+use crate::sys::epoll::Poller;
+use crate::sys::socket::{self, Address};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The listener.
+pub(super) struct Listener {
+    socket: OwnedFd,
+    address: Arc<Address>,
+    key: u64,
+    /// The system had no room for a connection: when it is asked again.
+    paused_until: Option<Instant>,
+}
+
+/// What asking for a connection came to.
+pub(super) enum Accepted {
+    Connection(Box<Connection>),
+    /// There was one, and it has been sent away.
+    Refused,
+    Nothing,
+}
+
+impl Listener {
+    pub(super) fn new(socket: OwnedFd, address: Arc<Address>, key: u64) -> Listener {
+        Listener { socket, address, key, paused_until: None }
+    }
+
+    pub(super) fn listen(&self, poller: &Poller) -> rustix::io::Result<()> {
+        poller.add_listener(self.socket.as_fd(), self.key)
+    }
+
+    /// Takes the next connection.
+    pub(super) fn accept(&mut self, poller: &Poller, shared: &Shared) -> Accepted {
+        let (socket, peer) = match socket::accept(self.socket.as_fd()) {
+            Ok(accepted) => accepted,
+            Err(Errno::AGAIN) => return Accepted::Nothing,
+            // The client has given up, or the network has reported an old error (accept(2)): the next one may be well.
+            Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::NETDOWN | Errno::HOSTUNREACH) => {
+                return Accepted::Refused;
+            }
+            Err(error) => {
+                tracing::error!("cannot accept a connection on {}: {error}; trying again soon", self.address);
+                // The listener stays ready, and would wake this loop without end.
+                _ = poller.remove(self.socket.as_fd());
+                self.paused_until = Some(Instant::now() + PAUSE);
+                return Accepted::Nothing;
+            }
+        };
+        if !shared.has_room() {
+            // It has sent nothing that we know of, so this fits in its empty socket buffer.
+            socket::send(socket.as_fd(), FULL, false);
+            socket::finish_sending(socket.as_fd());
+            return Accepted::Refused;
+        }
+        if shared.settings.config.trace {
+            log::trace(format_args!("* {peer} connected"));
+        }
+        Accepted::Connection(Box::new(Connection::new(socket, peer, Arc::clone(&self.address))))
+    }
+
+    /// How long until [`retry`](Self::retry) has to be called.
+    pub(super) fn retry_in(&self) -> Option<Duration> {
+        self.paused_until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Listens again after a pause.
+    pub(super) fn retry(&mut self, poller: &Poller) {
+        if self.paused_until.is_some_and(|until| until <= Instant::now()) && self.listen(poller).is_ok() {
+            self.paused_until = None;
+        }
+    }
+
+    pub(super) fn close(self, poller: &Poller) {
+        // The supervisor holds the socket too: closing this copy alone would not end the registration.
+        _ = poller.remove(self.socket.as_fd());
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(100);
+
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\
+    Retry-After: 1\r\nConnection: close\r\n\r\ntoo many connections\n";

@@ -1,0 +1,227 @@
+//! The HTTP server of a worker: loops, each with a thread that leads it, and their mailboxes.
+//!
+//! A leader calls modules inline. During a call the loop's token says so, and the call owns its connection; nothing of
+//! the loop is borrowed across it. All that other threads do to a loop goes through its mailbox.
+
+mod call;
+mod connection;
+mod event_loop;
+mod handover;
+mod listener;
+mod output;
+mod slots;
+mod timer;
+
+pub use handover::{Handover, State as HandoverState};
+
+use crate::config::Config;
+use crate::route::Router;
+use crate::serial::Permit;
+use crate::sys::epoll::Alarm;
+use crate::sys::inbox::Inbox;
+use crate::sys::socket::Address;
+use crate::sys::token::Token;
+use connection::Connection;
+use event_loop::{EventLoop, Turn};
+use slots::SlotId;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// The running server.
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+/// What the server needs to know.
+pub struct Settings {
+    /// Limits, time-outs, and how many loops.
+    pub config: Arc<Config>,
+    /// Decides who answers.
+    pub router: Router,
+    /// Listening sockets with their addresses.
+    pub listeners: Vec<(OwnedFd, Arc<Address>)>,
+    /// Where content of requests goes that is too large for memory.
+    pub spool: PathBuf,
+    /// Is told what happens, on the threads of the loops: it must not block.
+    pub notice: Box<dyn Fn(Notice) + Send + Sync>,
+}
+
+/// What a server tells.
+pub enum Notice {
+    /// While draining: a connection that another worker has to take.
+    Handover(Handover),
+    /// After [`Server::drain`] or [`Server::stop`]: no loop begins another request from what it receives from now on
+    /// (draining), or takes another connection (stopping).
+    Quiet,
+    /// After that: the last connection is gone.
+    Done,
+}
+
+/// What the loops have in common.
+struct Shared {
+    settings: Settings,
+    mailboxes: Vec<Mailbox>,
+    /// Connections in all loops, and those on the way between them.
+    connections: AtomicUsize,
+    /// Loops that have not been told to leave.
+    running: AtomicUsize,
+    done: AtomicBool,
+}
+
+struct Mailbox {
+    inbox: Inbox<Letter>,
+    alarm: Alarm,
+    connections: AtomicUsize,
+}
+
+/// What a loop is told by another thread.
+enum Letter {
+    /// A connection that is new to it.
+    Accepted(Box<Connection>),
+    /// A connection whose call has ended after its loop was taken over.
+    Returned(SlotId, Box<Connection>),
+    /// The turn of a connection has come to call its module.
+    Permit(SlotId, Permit),
+    Drain,
+    Stop,
+}
+
+impl Server {
+    /// Starts the loops.
+    ///
+    /// # Errors
+    /// The system has no more descriptors or threads.
+    pub fn start(settings: Settings) -> io::Result<Server> {
+        let loops = settings.config.threads;
+        let mailbox = |_| {
+            Ok(Mailbox { inbox: Inbox::new(), alarm: Alarm::new()?, connections: AtomicUsize::new(0) })
+        };
+        let shared = Arc::new(Shared {
+            settings,
+            mailboxes: (0..loops).map(mailbox).collect::<io::Result<_>>()?,
+            connections: AtomicUsize::new(0),
+            running: AtomicUsize::new(loops),
+            done: AtomicBool::new(false),
+        });
+        for index in 0..loops {
+            let token = Token::new(EventLoop::new(Arc::clone(&shared), index)?);
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(format!("loop {index}")).spawn(move || lead(&token, &shared, index))?;
+        }
+        Ok(Server { shared })
+    }
+
+    /// Takes over a connection from another worker.
+    pub fn adopt(&self, handover: Handover) {
+        let settings = &self.shared.settings;
+        let known = settings.listeners.iter().find(|(_, address)| **address == handover.state.local);
+        let local = match known {
+            Some((_, address)) => Arc::clone(address),
+            None => Arc::new(handover.state.local.clone()),
+        };
+        let Some(connection) = Connection::adopt(handover, local, settings) else {
+            tracing::error!("a connection that was handed over makes no sense; it is closed");
+            return;
+        };
+        self.shared.connections.fetch_add(1, Ordering::AcqRel);
+        let index = self.shared.assign(0);
+        self.shared.post(index, Letter::Accepted(Box::new(connection)));
+    }
+
+    /// Hands all connections over, each as soon as no response of it is under way.
+    pub fn drain(&self) {
+        self.tell_all(|| Letter::Drain);
+    }
+
+    /// Answers what has been received, then closes.
+    pub fn stop(&self) {
+        self.tell_all(|| Letter::Stop);
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Acquire)
+    }
+
+    fn tell_all(&self, letter: impl Fn() -> Letter) {
+        (0..self.shared.mailboxes.len()).for_each(|index| self.shared.post(index, letter()));
+    }
+}
+
+/// Runs one loop: the leader's life.
+fn lead(token: &Token<EventLoop>, shared: &Shared, index: usize) {
+    let Some(mut lead) = token.observe().and_then(|unled| token.steal(unled)) else { return };
+    loop {
+        let Turn::Call(id, mut connection, work) = lead.turn() else { return };
+        let ((), back) = lead.call(|| call::perform(&mut connection, work, &shared.settings));
+        match back {
+            Some(mut again) => {
+                again.returned(id, connection);
+                lead = again;
+            }
+            None => {
+                // Late: another thread leads now, and only the leader touches a connection that is registered.
+                shared.post(index, Letter::Returned(id, connection));
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn post(&self, index: usize, letter: Letter) {
+        let mailbox = &self.mailboxes[index];
+        if mailbox.inbox.push(letter) {
+            mailbox.alarm.ring();
+        }
+    }
+
+    /// Counts a connection to a loop: to `here`, unless another has clearly fewer. Wake-ups come last-in-first-out, so
+    /// that without this one loop would get nearly all.
+    fn assign(&self, here: usize) -> usize {
+        let count = |index: usize| self.mailboxes[index].connections.load(Ordering::Relaxed);
+        let least = (0..self.mailboxes.len()).min_by_key(|&index| count(index)).unwrap_or(here);
+        let index = if count(least) + 1 < count(here) + 1 { least } else { here };
+        self.mailboxes[index].connections.fetch_add(1, Ordering::Relaxed);
+        index
+    }
+
+    /// Counts a connection in if there is room for it.
+    fn has_room(&self) -> bool {
+        let max = self.settings.config.limits.connections_max;
+        let counted = self.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+            (now < max).then_some(now + 1)
+        });
+        counted.is_ok()
+    }
+
+    /// A connection of that loop is gone.
+    fn forget(&self, index: usize) {
+        self.mailboxes[index].connections.fetch_sub(1, Ordering::Relaxed);
+        self.connections.fetch_sub(1, Ordering::AcqRel);
+        self.finish_if_done();
+    }
+
+    /// A loop has been told to leave.
+    fn quiet(&self) {
+        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            (self.settings.notice)(Notice::Quiet);
+            self.finish_if_done();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    fn finish_if_done(&self) {
+        let over = self.running.load(Ordering::Acquire) == 0 && self.connections.load(Ordering::Acquire) == 0;
+        if over && !self.done.swap(true, Ordering::AcqRel) {
+            (self.settings.notice)(Notice::Done);
+            self.mailboxes.iter().for_each(|mailbox| mailbox.alarm.ring());
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! epoll(7) and eventfd(2): where an event loop waits.
+
+use rustix::event::{self, epoll};
+use rustix::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// One epoll instance.
+pub struct Poller(OwnedFd);
+
+/// What happened to a registered descriptor.
+#[derive(Clone, Copy, Debug)]
+pub struct Happened {
+    /// The value that was given at registration.
+    pub key: u64,
+    /// Reading may give something: data, the end, or an error.
+    pub readable: bool,
+    /// Writing may go on.
+    pub writable: bool,
+    /// The peer is gone for good, in both directions.
+    pub hangup: bool,
+}
+
+impl Poller {
+    /// A new instance, close-on-exec.
+    pub fn new() -> io::Result<Poller> {
+        epoll::create(epoll::CreateFlags::CLOEXEC).map(Poller)
+    }
+
+    /// Registers a connection: edge-triggered, in both directions.
+    pub fn add_connection(&self, socket: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+        let flags =
+            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        epoll::add(&self.0, socket, epoll::EventData::new_u64(key), flags)
+    }
+
+    /// Registers a listener that other loops wait for too: level-triggered, and one loop is woken for a connection.
+    pub fn add_listener(&self, socket: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
+        epoll::add(&self.0, socket, epoll::EventData::new_u64(key), flags)
+    }
+
+    /// Registers the loop's own [`Alarm`].
+    pub fn add_alarm(&self, alarm: &Alarm, key: u64) -> io::Result<()> {
+        epoll::add(&self.0, alarm.0.as_fd(), epoll::EventData::new_u64(key), epoll::EventFlags::IN | epoll::EventFlags::ET)
+    }
+
+    /// Ends a registration. Needed before a descriptor is passed to another process: closing our copy of a socket that
+    /// lives on elsewhere does not end it (epoll(7), questions and answers, 6).
+    pub fn remove(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        epoll::delete(&self.0, socket)
+    }
+
+    /// Waits until something happens or the time is over, and adds what happened to `happened`.
+    pub fn wait(&self, happened: &mut Vec<Happened>, timeout: Option<Duration>) -> io::Result<()> {
+        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
+        let timeout = timeout.map(|timeout| event::Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let count = match epoll::wait(&self.0, &mut events, timeout.as_ref()) {
+            Ok(count) => count,
+            Err(io::Errno::INTR) => 0,
+            Err(error) => return Err(error),
+        };
+        happened.extend(events[..count].iter().map(|event| {
+            let (flags, data) = (event.flags, event.data);
+            Happened {
+                key: data.u64(),
+                readable: flags.intersects(
+                    epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
+                ),
+                writable: flags.intersects(epoll::EventFlags::OUT | epoll::EventFlags::HUP | epoll::EventFlags::ERR),
+                hangup: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR),
+            }
+        }));
+        Ok(())
+    }
+}
+
+/// Wakes a loop from another thread: an eventfd(2).
+pub struct Alarm(OwnedFd);
+
+impl Alarm {
+    /// A silent alarm, close-on-exec and non-blocking.
+    pub fn new() -> io::Result<Alarm> {
+        event::eventfd(0, event::EventfdFlags::CLOEXEC | event::EventfdFlags::NONBLOCK).map(Alarm)
+    }
+
+    /// Wakes the loop. The counter is never read: the registration is edge-triggered, and every write is an edge. It
+    /// could overflow only after 2^64 - 2 writes.
+    pub fn ring(&self) {
+        // A failure here would be EAGAIN on overflow: then an edge is pending anyway.
+        _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+/// Events taken from the kernel at once: enough to amortise the call, few enough to stay fair and on the stack.
+const BATCH: usize = 128;

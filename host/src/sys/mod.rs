@@ -1,0 +1,8 @@
+//! Every system call that `host` makes itself, behind safe functions.
+
+pub mod channel;
+pub mod epoll;
+pub mod inbox;
+pub mod process;
+pub mod socket;
+pub mod token;

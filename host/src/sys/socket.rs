@@ -1,0 +1,216 @@
+//! Sockets: listening, accepting, moving bytes.
+
+use crate::config::Bind;
+use anyhow::{Context, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType, sockopt};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The other end of a connection, or our own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Address {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket; a client's has no path.
+    Unix(Option<PathBuf>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Address::Unix(None) => f.write_str("unix:"),
+        }
+    }
+}
+
+impl From<SocketAddrAny> for Address {
+    fn from(address: SocketAddrAny) -> Address {
+        match SocketAddr::try_from(address.clone()) {
+            Ok(address) => Address::Tcp(address),
+            Err(_) => {
+                let unix = net::SocketAddrUnix::try_from(address).ok();
+                let path = unix.and_then(|unix| unix.path().map(|path| path.to_string_lossy().into_owned().into()));
+                Address::Unix(path)
+            }
+        }
+    }
+}
+
+/// Opens a listening socket, close-on-exec and non-blocking.
+///
+/// # Errors
+/// The address cannot be bound; the message names it and what to do.
+pub fn listen(bind: &Bind) -> anyhow::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = match bind {
+        Bind::Tcp(address) => {
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = net::socket_with(family, SocketType::STREAM, flags, None).context("cannot open a socket")?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            if address.is_ipv6() {
+                sockopt::set_ipv6_v6only(&socket, true)?;
+            }
+            // Accepted sockets inherit it: a chunk of a stream leaves at once, and no call per connection is needed.
+            sockopt::set_tcp_nodelay(&socket, true)?;
+            net::bind(&socket, address).map_err(|error| match error {
+                Errno::ADDRINUSE => anyhow!("{address} is in use by another process; choose another with --bind"),
+                Errno::ACCESS => anyhow!("{address} needs the right to use ports below 1024; choose another with --bind"),
+                Errno::ADDRNOTAVAIL => anyhow!("{address} is not an address of this machine; choose another with --bind"),
+                error => anyhow!("cannot bind {address}: {error}; choose another with --bind"),
+            })?;
+            socket
+        }
+        Bind::Unix(path) => {
+            let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            let address = net::SocketAddrUnix::new(path)
+                .map_err(|error| anyhow!("unix:{} is not a usable path: {error}", path.display()))?;
+            match net::bind(&socket, &address) {
+                Err(Errno::ADDRINUSE) => {
+                    remove_dead_socket(path, &address)?;
+                    net::bind(&socket, &address)
+                }
+                done => done,
+            }
+            .with_context(|| format!("cannot bind unix:{}", path.display()))?;
+            socket
+        }
+        Bind::Inherited(number) => {
+            // SAFETY: the user says that this descriptor was inherited for us; it is checked below before it is used,
+            // and duplicated so that ownership of the number itself does not matter.
+            let given = unsafe { BorrowedFd::borrow_raw(*number) };
+            let socket = rustix::io::fcntl_dupfd_cloexec(given, 3)
+                .map_err(|_| anyhow!("fd:{number} is not open; pass a listening socket under that number"))?;
+            if !sockopt::socket_acceptconn(&socket).unwrap_or(false) {
+                bail!("fd:{number} is not a listening socket");
+            }
+            rustix::io::ioctl_fionbio(&socket, true)?;
+            return Ok(socket);
+        }
+    };
+    net::listen(&socket, BACKLOG).with_context(|| "cannot listen")?;
+    Ok(socket)
+}
+
+/// Removes the socket file of a server that is gone; that of a living one is an error.
+fn remove_dead_socket(path: &Path, address: &net::SocketAddrUnix) -> anyhow::Result<()> {
+    let probe = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    match net::connect(&probe, address) {
+        Err(Errno::CONNREFUSED) => {
+            std::fs::remove_file(path).with_context(|| format!("cannot replace the dead socket {}", path.display()))
+        }
+        Err(Errno::NOENT) => Ok(()),
+        _ => bail!("unix:{} is in use by another process; choose another with --bind", path.display()),
+    }
+}
+
+/// The address that a listener is bound to.
+pub fn local_address(socket: BorrowedFd<'_>) -> rustix::io::Result<Address> {
+    net::getsockname(socket).map(Address::from)
+}
+
+/// Takes the next connection off a listener's queue: close-on-exec and non-blocking.
+pub fn accept(listener: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, Address)> {
+    let (socket, address) = net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    Ok((socket, address.map_or(Address::Unix(None), Address::from)))
+}
+
+/// What moving bytes came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// So many bytes; never 0.
+    Bytes(usize),
+    /// The other side has to act first.
+    Blocked,
+    /// The end of what can be read, or of the connection.
+    End,
+}
+
+/// Receives onto the end of `buffer`, at most as much as `room` bytes.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, room: usize) -> Moved {
+    buffer.reserve(room);
+    let start = buffer.len();
+    let spare = &mut buffer.spare_capacity_mut()[..room];
+    let count = match retry(|| net::recv(socket, &mut *spare, RecvFlags::empty()).map(|((got, _), _)| got.len())) {
+        Ok(0) => return Moved::End,
+        Ok(count) => count,
+        Err(Errno::AGAIN) => return Moved::Blocked,
+        Err(_) => return Moved::End,
+    };
+    // SAFETY: the kernel has initialised `count` bytes from `start` on, and the capacity holds them.
+    unsafe { buffer.set_len(start + count) };
+    Moved::Bytes(count)
+}
+
+/// Sends; `more` says that further bytes follow at once, so that they share a packet.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], more: bool) -> Moved {
+    let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+    match retry(|| net::send(socket, bytes, flags)) {
+        Ok(0) => Moved::Blocked,
+        Ok(count) => Moved::Bytes(count),
+        Err(Errno::AGAIN) => Moved::Blocked,
+        Err(_) => Moved::End,
+    }
+}
+
+/// Sends from a file by sendfile(2), and moves `offset` on. [`Moved::End`]: the file has no more, or the client is gone.
+pub fn send_file(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: &mut u64, length: usize) -> Moved {
+    match retry(|| rustix::fs::sendfile(socket, file, Some(offset), length)) {
+        Ok(0) => Moved::End,
+        Ok(count) => Moved::Bytes(count),
+        Err(Errno::AGAIN) => Moved::Blocked,
+        Err(_) => Moved::End,
+    }
+}
+
+/// Tells the client that nothing more will come, while its own bytes can still be read.
+pub fn finish_sending(socket: BorrowedFd<'_>) {
+    // It fails only when the client has left already.
+    _ = net::shutdown(socket, Shutdown::Write);
+}
+
+/// Makes the close that follows a reset (RFC 9293 §3.10.4), so that the client can tell an abort from a complete
+/// close-delimited response (RFC 9112 §8).
+pub fn reset_on_close(socket: BorrowedFd<'_>) {
+    // It fails only on a socket without lingering, such as a Unix socket: there a plain close must do.
+    _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+/// Which way [`wait`] waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Until reading may go on.
+    Read,
+    /// Until writing may go on.
+    Write,
+}
+
+/// Waits for one socket; false when the time is over first.
+pub fn wait(socket: BorrowedFd<'_>, direction: Direction, timeout: Duration) -> bool {
+    let flags = match direction {
+        Direction::Read => PollFlags::IN,
+        Direction::Write => PollFlags::OUT,
+    };
+    let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+    // An interrupted wait starts anew: signals are rare here, and a limit that is late by one does no harm.
+    retry(|| poll(&mut [PollFd::new(&socket, flags)], Some(&timeout))).is_ok_and(|ready| ready > 0)
+}
+
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            done => return done,
+        }
+    }
+}
+
+/// The queue of connections that nobody has accepted yet; the kernel lowers it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
