@@ -2,5 +2,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("host runs on Linux only: it is built on epoll, inotify, file leases and SCM_RIGHTS");
 
+pub mod cli;
 pub mod config;
+pub mod exit;
 pub mod response;
