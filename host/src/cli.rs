@@ -9,9 +9,10 @@ mod sources;
 
 use crate::config::{ApplicationName, Bind, Config, EnvPair, Limits, LogFormat, Mount, Timeouts, values};
 use crate::exit::Exit;
+use crate::log;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -56,8 +57,9 @@ pub fn parse(
         Some(file) => sources::file(&file)?,
         None => Vec::new(),
     };
-    settings.extend(sources::environment(environment)?);
+    settings.extend(sources::environment(&environment)?);
     let command = sources::install(Cli::command(), settings)?;
+    log::level(environment(log::LEVEL_VARIABLE).as_deref().and_then(OsStr::to_str))?;
     let cli = Cli::from_arg_matches(&command.try_get_matches_from(&arguments)?)?;
     Ok(Invocation::Serve(Box::new(cli.config()?)))
 }

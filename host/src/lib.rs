@@ -5,4 +5,7 @@ compile_error!("host runs on Linux only: it is built on epoll, inotify, file lea
 pub mod cli;
 pub mod config;
 pub mod exit;
+pub mod log;
 pub mod response;
+pub mod supervisor;
+pub mod sys;
