@@ -1,11 +1,16 @@
 //! The checked configuration: what the command line, the environment and the file say, made true once.
+//!
+//! This is data that every layer may read; how it is written by people is in [`values`], and how it is gathered is
+//! in [`crate::cli`]. The supervisor sends it to its workers as JSON.
+
+pub mod values;
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything that the supervisor and its workers need to know. Paths are absolute.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// Everything that the supervisor and its workers need to know. Paths are absolute and UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Where to listen, at least one.
     pub bind: Vec<Bind>,
@@ -53,16 +58,17 @@ pub enum Bind {
 /// `module:symbol`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ApplicationName {
-    /// The module's name, such as `ctime` or `admin/ctime`.
+    /// The module's name, such as `ctime` or `admin/ctime`: segments of `[A-Za-z0-9_-]+`.
     pub module: String,
-    /// The exported function, `application` unless said.
+    /// The exported function, a C identifier, `application` unless said.
     pub symbol: String,
 }
 
 /// `--mount /prefix=module:symbol`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// The decoded path prefix, without a trailing slash; matches whole segments.
+    /// The decoded path prefix: starts with a slash, ends without one, has no empty or dot segment; matches whole
+    /// segments.
     pub prefix: String,
     /// What answers there.
     pub application: ApplicationName,
@@ -73,7 +79,7 @@ pub struct Mount {
 pub struct EnvPair {
     /// The module that sees it; none is all.
     pub module: Option<String>,
-    /// The key.
+    /// The key; never one that a request sets.
     pub key: String,
     /// The value.
     pub value: String,
@@ -92,6 +98,13 @@ pub struct Limits {
     pub generations_max: usize,
 }
 
+/// The limits of a server that was told nothing.
+impl Default for Limits {
+    fn default() -> Self {
+        Self { head_bytes_max: 32 << 10, body_bytes_max: 16 << 20, connections_max: 10_000, generations_max: 32 }
+    }
+}
+
 /// `--timeout-*`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
@@ -105,6 +118,19 @@ pub struct Timeouts {
     pub write: Duration,
     /// For requests in flight when the server or a worker stops.
     pub stop: Duration,
+}
+
+/// The time-outs of a server that was told nothing.
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(20),
+            idle: Duration::from_secs(60),
+            write: Duration::from_secs(30),
+            stop: Duration::from_secs(30),
+        }
+    }
 }
 
 /// `--log-format`.

@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod epoll;
+pub mod exec;
 pub mod inbox;
 pub mod process;
 pub mod socket;

@@ -1,0 +1,144 @@
+//! What the server refuses to start with, because it would give away the right to run code.
+//!
+//! SECURITY: whoever can write to the folder of handlers, or to the folder of their private copies, runs code in
+//! the server. So neither may be writable by others, and no page folder may overlap with them: what is put among
+//! the pages by an upload or a deployment must never be loaded, and no handler must be sent as a page.
+
+use anyhow::{Context, Result, ensure};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Refuses folders that are unsafe together. `runtime` is where private copies of builds go; all three exist.
+///
+/// # Errors
+/// Names the folder and the command that helps.
+pub fn check(html: Option<&Path>, handlers: &Path, runtime: &Path) -> Result<()> {
+    not_writable_by_others(handlers)?;
+    not_writable_by_others(runtime)?;
+    if let Some(html) = html {
+        apart("--html", html, "--handlers", handlers)?;
+        apart("--handlers", handlers, "--html", html)?;
+        apart("--runtime", runtime, "--html", html)?;
+    }
+    // The other way round is harmless: only the server's own, locked folder below --runtime is ever used.
+    apart("--runtime", runtime, "--handlers", handlers)
+}
+
+fn not_writable_by_others(folder: &Path) -> Result<()> {
+    let mode = metadata(folder)?.mode();
+    ensure!(mode & 0o002 == 0, "{0} is writable by others, who could run code here; chmod o-w {0}", folder.display());
+    Ok(())
+}
+
+/// Refuses `inner` at or below `outer`. Files are compared, not names: links and bind mounts have many.
+fn apart(inner_option: &str, inner: &Path, outer_option: &str, outer: &Path) -> Result<()> {
+    let outer_file = identity(&metadata(outer)?);
+    let real = fs::canonicalize(inner).with_context(|| format!("cannot resolve {}", inner.display()))?;
+    for ancestor in real.ancestors() {
+        if identity(&metadata(ancestor)?) != outer_file {
+            continue;
+        }
+        ensure!(
+            ancestor != real,
+            "{inner_option} {} and {outer_option} {} are the same folder; give each its own",
+            inner.display(),
+            outer.display()
+        );
+        anyhow::bail!(
+            "{inner_option} {} is inside {outer_option} {}; move one out of the other",
+            inner.display(),
+            outer.display()
+        );
+    }
+    Ok(())
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+fn metadata(path: &Path) -> Result<Metadata> {
+    fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+
+    struct Folders(tempfile::TempDir);
+
+    impl Folders {
+        fn new() -> Self {
+            let folders = Self(tempfile::tempdir().unwrap());
+            for name in ["html", "handlers", "runtime"] {
+                folders.make(name);
+            }
+            folders
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn make(&self, name: &str) -> PathBuf {
+            fs::create_dir(self.path(name)).unwrap();
+            self.set_mode(name, 0o755);
+            self.path(name)
+        }
+
+        fn set_mode(&self, name: &str, mode: u32) {
+            fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+
+        fn refusal(&self, html: &str, handlers: &str, runtime: &str) -> String {
+            let html = self.path(html);
+            check(Some(&html), &self.path(handlers), &self.path(runtime)).unwrap_err().to_string()
+        }
+    }
+
+    #[test]
+    fn three_folders_of_their_own_are_admitted() {
+        let folders = Folders::new();
+        let [html, handlers, runtime] = ["html", "handlers", "runtime"].map(|name| folders.path(name));
+        check(Some(&html), &handlers, &runtime).unwrap();
+        check(None, &handlers, &runtime).unwrap();
+        // A name that only begins alike is no parent.
+        let alike = folders.make("html-handlers");
+        check(Some(&html), &alike, &runtime).unwrap();
+    }
+
+    #[test]
+    fn folders_that_others_may_write_are_refused() {
+        for name in ["handlers", "runtime"] {
+            let folders = Folders::new();
+            folders.set_mode(name, 0o757);
+            let refusal = folders.refusal("html", "handlers", "runtime");
+            assert!(refusal.ends_with(&format!("chmod o-w {}", folders.path(name).display())), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn folders_inside_each_other_are_refused_under_any_name() {
+        let folders = Folders::new();
+        folders.make("html/handlers");
+        folders.make("handlers/html");
+        folders.make("html/runtime");
+        folders.make("handlers/runtime");
+        symlink(folders.path("html/handlers"), folders.path("alias")).unwrap();
+        for (html, handlers, runtime, expected) in [
+            ("html", "html/handlers", "runtime", "is inside --html"),
+            ("html", "alias", "runtime", "is inside --html"),
+            ("html", "html/../html/handlers", "runtime", "is inside --html"),
+            ("handlers/html", "handlers", "runtime", "is inside --handlers"),
+            ("html", "html", "runtime", "are the same folder"),
+            ("html", "handlers", "html/runtime", "is inside --html"),
+            ("html", "handlers", "handlers/runtime", "is inside --handlers"),
+        ] {
+            let refusal = folders.refusal(html, handlers, runtime);
+            assert!(refusal.contains(expected), "{html} {handlers} {runtime}: {refusal}");
+        }
+    }
+}
