@@ -43,6 +43,29 @@ pub struct host_str {
     pub len: usize,
 }
 
+impl host_str {
+    /// No string, which is not the same as an empty one.
+    pub const ABSENT: host_str = host_str { ptr: std::ptr::null(), len: 0 };
+
+    /// Points to `bytes`, for as long as they live.
+    pub const fn new(bytes: &[u8]) -> host_str {
+        host_str { ptr: bytes.as_ptr().cast(), len: bytes.len() }
+    }
+
+    /// The bytes pointed to, or none when absent.
+    ///
+    /// # Safety
+    ///
+    /// Unless `ptr` is null, `len` bytes must be readable there and unchanged for all of `'a`.
+    pub const unsafe fn bytes<'a>(self) -> Option<&'a [u8]> {
+        if self.ptr.is_null() {
+            return None;
+        }
+        // SAFETY: the pointer is not null, and the caller promises the rest.
+        Some(unsafe { std::slice::from_raw_parts(self.ptr.cast(), self.len) })
+    }
+}
+
 /// One header field of a response.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -172,5 +195,5 @@ pub struct host_module_info {
     pub stop: Option<unsafe extern "C" fn()>,
 }
 
-/// The one required symbol: `application`.
+/// The one required symbol, `application`: a pointer to the header's function type of this name.
 pub type host_application = unsafe extern "C" fn(*mut host_env, *mut host_start_response) -> *mut host_body;
