@@ -141,3 +141,17 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
 }
+
+impl Config {
+    /// The application symbols that are asked of a module: those of the root and of mounts, and the default.
+    pub fn symbols_of(&self, module: &str) -> Vec<String> {
+        let mut symbols = vec![values::DEFAULT_SYMBOL.to_owned()];
+        let named = self.root.iter().chain(self.mounts.iter().map(|mount| &mount.application));
+        for application in named.filter(|application| application.module == module) {
+            if !symbols.contains(&application.symbol) {
+                symbols.push(application.symbol.clone());
+            }
+        }
+        symbols
+    }
+}

@@ -70,6 +70,11 @@ pub fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
+/// Writes one line of `--trace`: what passes on the wire, as it passes.
+pub fn trace(line: fmt::Arguments<'_>) {
+    say(&format!("{line}\n"));
+}
+
 struct Lines {
     format: LogFormat,
     signature: Option<(&'static str, u32)>,

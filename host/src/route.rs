@@ -3,12 +3,15 @@
 //! First match wins: 1 a mount, 2 a segment that ends in `.so`, 3 a file of the site, 4 the root application, 5 nothing.
 
 use crate::config::Config;
-use crate::handler::{Application, Registry};
+use crate::config::values::DEFAULT_SYMBOL;
+use crate::handler::Registry;
 use crate::http::head::Head;
 use crate::http::path::Path;
 use crate::response::Response;
 use crate::site::{Site, Target};
 use std::sync::Arc;
+
+pub use crate::handler::{Answer, Application, Ticket, answer};
 
 /// Decides routes.
 pub struct Router {
@@ -48,7 +51,7 @@ impl Router {
             registry,
             mounts: mounts.collect(),
             root: config.root.as_ref().map(|root| (root.module.clone(), root.symbol.as_str().into())),
-            application: APPLICATION.into(),
+            application: DEFAULT_SYMBOL.into(),
         }
     }
 
@@ -135,7 +138,6 @@ fn not_found() -> Route {
 }
 
 const SUFFIX: &[u8] = b".so";
-const APPLICATION: &str = "application";
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,11 @@ impl Application {
     pub fn ticket(&self) -> Option<Ticket> {
         self.module.current().map(Ticket)
     }
+
+    /// Whether it is called before the request's content has arrived.
+    pub fn streams_input(&self) -> bool {
+        self.module.current().is_some_and(|generation| generation.streams_input())
+    }
 }
 
 impl Ticket {

@@ -1,6 +1,7 @@
 //! The environ of one request (PEP 3333): every value is made when it is asked for, and not before.
 
 use super::arena::Arena;
+use crate::http::Framing;
 use crate::request::Request;
 use crate::sys::socket::Address;
 use abi::ffi::host_str;
@@ -180,7 +181,6 @@ impl Environ {
 
 /// The length of the content as the handler reads it, which for a chunked request is known once it is complete.
 fn content_length(request: &Request, arena: &mut Arena) -> host_str {
-    use crate::http::head::Framing;
     match request.head.framing() {
         Framing::None => ABSENT,
         Framing::Length(length) => number(length, arena),

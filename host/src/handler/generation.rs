@@ -27,11 +27,20 @@ pub struct Generation {
     _library: Library,
 }
 
-/// A generation whose last request has ended. Its `stop`, if any, is still to be called: see [`retire`].
-pub struct Retired {
-    module: String,
-    number: u64,
-    stop: Option<Stop>,
+/// A generation whose last request has ended, with its `stop` that is to be called: see [`retire`].
+pub struct Retired(Retirement);
+
+enum Retirement {
+    Generation { module: String, number: u64, stop: Option<Stop> },
+    /// All that were retired before have been stopped.
+    Barrier(mpsc::Sender<()>),
+}
+
+impl Retired {
+    /// Tells `done` when everything that was retired before has been stopped.
+    pub fn barrier(done: mpsc::Sender<()>) -> Retired {
+        Retired(Retirement::Barrier(done))
+    }
 }
 
 type Stop = unsafe extern "C" fn();
@@ -110,19 +119,25 @@ impl Drop for Generation {
     fn drop(&mut self) {
         let module = std::mem::take(&mut self.module);
         // Only a worker that is ending has no receiver any more, and it calls what it must before that.
-        _ = self.retired.send(Retired { module, number: self.number, stop: self.stop });
+        _ = self.retired.send(Retired(Retirement::Generation { module, number: self.number, stop: self.stop }));
     }
 }
 
 /// Calls `stop` of generations whose last request has ended, on a thread of its own: a `stop` may block.
 pub fn retire(retired: &mpsc::Receiver<Retired>) {
-    for Retired { module, number, stop } in retired {
-        if let Some(stop) = stop {
-            // SAFETY: the library stays mapped for ever, and the generation's last reference is gone, so that no call
-            // into it is under way and none will come.
-            unsafe { stop() };
+    for Retired(retirement) in retired {
+        match retirement {
+            Retirement::Generation { module, number, stop } => {
+                if let Some(stop) = stop {
+                    // SAFETY: the library stays mapped for ever, and the generation's last reference is gone, so that
+                    // no call into it is under way and none will come.
+                    unsafe { stop() };
+                }
+                tracing::debug!("retired {module} generation {number}");
+            }
+            // Whoever asked may have lost patience.
+            Retirement::Barrier(done) => drop(done.send(())),
         }
-        tracing::debug!("retired {module} generation {number}");
     }
 }
 

@@ -65,6 +65,13 @@ impl Registry {
         self.modules.store(Arc::new(modules));
     }
 
+    /// Forgets all modules.
+    pub fn clear(&self) {
+        for module in self.modules.swap(Arc::default()).values() {
+            module.generation.store(None);
+        }
+    }
+
     fn module(&self, name: &str) -> Arc<Module> {
         if let Some(module) = self.find(name) {
             return module;

@@ -7,15 +7,13 @@ use super::call::Work;
 use super::handover::{self, Handover};
 use super::output::{Flow, Output};
 use crate::http::content::Decoder;
-use crate::http::encode;
-use crate::http::head::{Framing, HeadLimits, Reject};
-use crate::http::path::Path;
+use crate::http::{Framing, HeadLimits, Reject, encode};
 use crate::request::Request;
 use crate::response::Response;
 use crate::route::{self, Application, Route, Ticket};
 use crate::serial::{Permit, Serial, Waiter};
-use crate::sys::socket::{self, Address, Moved};
 use crate::log;
+use crate::sys::socket::{self, Address, Moved};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -236,7 +234,7 @@ impl Connection {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }
         request.input.clear();
-        if let Err(reject) = Path::parse_into(head.path(), &mut request.path) {
+        if let Err(reject) = request.path.parse_into(head.path()) {
             return self.reject(reject, situation);
         }
         let framing = head.framing();
@@ -293,7 +291,7 @@ impl Connection {
             if keep && let Err(error) = request.input.push(&rest[content], &situation.settings.spool) {
                 tracing::error!("cannot keep the content of a request in {}: {error}", situation.settings.spool.display());
                 let reason = "the server cannot keep the request's content now";
-                return self.reject(Reject { status: 507, reason: reason.into() }, situation);
+                return self.reject(Reject { status: 507, reason }, situation);
             }
             self.taken += consumed;
         }
@@ -378,7 +376,7 @@ impl Connection {
     fn reject(&mut self, reject: Reject, situation: &Situation<'_>) -> Option<Step> {
         self.traits.keep_alive = false;
         self.rejected = true;
-        self.respond(Response::error(reject.status, &reject.reason), situation);
+        self.respond(Response::error(reject.status, reject.reason), situation);
         None
     }
 
@@ -510,7 +508,7 @@ impl Connection {
             }
         };
         self.deadline_ms = 0;
-        self.reject(Reject { status: 408, reason: reason.into() }, situation);
+        self.reject(Reject { status: 408, reason }, situation);
     }
 
     /// Keeps no buffer between requests.

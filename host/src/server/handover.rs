@@ -2,8 +2,7 @@
 //! and how far the content of its request has been understood.
 
 use crate::http::content::Decoder;
-use crate::http::head::HeadLimits;
-use crate::http::path::Path;
+use crate::http::HeadLimits;
 use crate::request::Request;
 use crate::sys::channel::{memory_file, read_memory_file};
 use crate::sys::socket::Address;
@@ -99,7 +98,7 @@ pub(super) fn unpack(handover: Handover, local: Arc<Address>) -> Option<Unpacked
     let mut request = Box::new(Request::new(state.peer.clone(), local));
     // The other worker has applied the limits already.
     request.head.parse(head, HeadLimits { head_bytes_max: usize::MAX }).ok()??;
-    Path::parse_into(request.head.path(), &mut request.path).ok()?;
+    request.path.parse_into(request.head.path()).ok()?;
     let spool = if content.in_file { Some(descriptors.next()?) } else { None };
     request.input.restore(memory, spool).ok()?;
     let continue_due = content.continue_due;

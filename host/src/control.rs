@@ -1,0 +1,83 @@
+//! What the supervisor and its workers say to each other, as JSON over a [`Channel`].
+
+use crate::config::Config;
+use crate::server::{Handover, HandoverState};
+use crate::sys::channel::Channel;
+use crate::sys::socket::Address;
+use anyhow::Context;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// What a supervisor tells a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// The first order. With it come the listening sockets, in the order of `listeners`.
+    Start { config: Box<Config>, listeners: Vec<Address>, spool: PathBuf },
+    /// Load a private copy of a sound build and let it answer.
+    Load { module: String, generation: u64, copy: PathBuf },
+    /// A module exists, but has no sound build.
+    Announce { module: String },
+    /// A module's files are gone.
+    Remove { module: String },
+    /// All modules have been sent: begin to serve.
+    Serve,
+    /// Take over a connection. Its descriptors come along.
+    Adopt(HandoverState),
+    /// Pass all connections on.
+    Drain,
+    /// Answer what has been received, and close.
+    Stop,
+    /// Call what modules want called at the end, and end.
+    Exit,
+}
+
+/// What a worker tells its supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// The answer to [`Order::Load`].
+    Loaded {
+        module: String,
+        generation: u64,
+        /// Why not; the previous build goes on.
+        error: Option<String>,
+    },
+    /// The answer to [`Order::Serve`]: connections are accepted.
+    Serving,
+    /// The worker cannot serve at all.
+    Failed(String),
+    /// While draining: a connection for another worker. Its descriptors come along.
+    Handover(HandoverState),
+    /// After [`Order::Drain`]: no request begins here any more.
+    Quiet,
+    /// After [`Order::Drain`] or [`Order::Stop`]: the last connection is gone.
+    Done,
+}
+
+/// Sends one message.
+///
+/// # Errors
+/// The other process is gone.
+pub fn send(channel: &Channel, message: &impl Serialize, descriptors: &[OwnedFd]) -> anyhow::Result<()> {
+    let message = serde_json::to_vec(message).context("a control message cannot be written as JSON")?;
+    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    channel.send(&message, &descriptors).context("cannot send a control message")
+}
+
+/// Receives the next message; `None` when the other process is gone.
+///
+/// # Errors
+/// The message makes no sense, which only a bug or a lack of descriptors brings about.
+pub fn receive<T: DeserializeOwned>(channel: &Channel) -> anyhow::Result<Option<(T, Vec<OwnedFd>)>> {
+    let Some((message, descriptors)) = channel.receive().context("cannot receive a control message")? else {
+        return Ok(None);
+    };
+    let message = serde_json::from_slice(&message).context("a control message makes no sense")?;
+    Ok(Some((message, descriptors)))
+}
+
+/// A connection under way, from a message that carried it.
+pub fn handover((state, descriptors): (HandoverState, Vec<OwnedFd>)) -> Handover {
+    Handover { state, descriptors }
+}
