@@ -3,4 +3,5 @@
 compile_error!("host runs on Linux only: it is built on epoll, inotify, file leases and SCM_RIGHTS");
 
 pub mod config;
+pub mod http;
 pub mod response;
