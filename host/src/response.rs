@@ -1,7 +1,9 @@
 //! A response as values: what `site` and `handler` make and `server` sends. No I/O happens here.
 
+use crate::http;
 use crate::serial::Serial;
 use std::borrow::Cow;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -118,4 +120,333 @@ pub enum FieldError {
     HopByHop,
     /// `Content-Length` is not a decimal number, or is given twice with different values.
     ContentLength,
+}
+
+impl Response {
+    /// A text of one line, for people.
+    pub fn text(code: u16, message: impl Into<Cow<'static, str>>) -> Response {
+        let mut fields = Fields::default();
+        fields.append(b"Content-Type", b"text/plain; charset=utf-8");
+        let body = match message.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Response { status: Status::new(code), fields, body: Body::Bytes(body) }
+    }
+
+    /// An error page: the status and why, as text. `reason` is a phrase without a full stop, such as `lines must end in CRLF`.
+    pub fn error(code: u16, reason: &str) -> Response {
+        Response::text(code, format!("{code} {}: {reason}\n", Status::new(code).reason))
+    }
+
+    /// A redirection to `location`, a URI reference (RFC 9110 §10.2.2). What cannot stand in a field is percent-encoded.
+    pub fn redirect(code: u16, location: &str) -> Response {
+        let location: Cow<'_, str> = percent_encoding::utf8_percent_encode(location, percent_encoding::CONTROLS).into();
+        let mut response = Response::text(code, format!("{code} {}: {location}\n", Status::new(code).reason));
+        response.fields.append(b"Location", location.as_bytes());
+        response
+    }
+}
+
+impl From<http::Reject> for Response {
+    fn from(reject: http::Reject) -> Response {
+        Response::error(reject.status, reject.reason)
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("status", &self.status)
+            .field("fields", &self.fields)
+            .field("body", &self.body)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Body::Empty => f.write_str("Empty"),
+            Body::Bytes(bytes) => write!(f, "Bytes({:?})", String::from_utf8_lossy(bytes)),
+            Body::File { file, offset, length } => write!(f, "File({file:?}, {offset}+{length})"),
+            Body::Stream(_) => f.write_str("Stream"),
+            Body::Written => f.write_str("Written"),
+        }
+    }
+}
+
+impl Status {
+    /// A status with the reason phrase that the registry gives for its code; an empty one if it gives none.
+    pub const fn new(code: u16) -> Status {
+        Status { code, reason: Cow::Borrowed(registered_reason(code)) }
+    }
+
+    /// Parses the status of an application (PEP 3333): three digits, a space, a reason phrase without control characters.
+    ///
+    /// The code is 200 to 599: interim responses (1xx) are the server's. The phrase means nothing to a client (RFC 9112
+    /// §4), so bytes that are not UTF-8 are replaced rather than refused.
+    pub fn parse(bytes: &[u8]) -> Option<Status> {
+        let (digits, [b' ', reason @ ..]) = bytes.split_at_checked(3)? else { return None };
+        let code = http::parse_decimal(digits).ok().and_then(|code| u16::try_from(code).ok())?;
+        if !(200..=599).contains(&code) || !reason.iter().all(|byte| matches!(byte, b' '..=0x7e | 0x80..)) {
+            return None;
+        }
+        let registered = registered_reason(code);
+        let reason = match reason == registered.as_bytes() {
+            true => Cow::Borrowed(registered),
+            false => Cow::Owned(String::from_utf8_lossy(reason).into_owned()),
+        };
+        Some(Status { code, reason })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.reason)
+    }
+}
+
+impl Fields {
+    /// Adds a field of an application, after those that are there.
+    ///
+    /// Whitespace around the value is dropped. `Content-Length` goes to [`Fields::content_length`] instead of the lines.
+    /// On an error nothing has been added.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldError> {
+        if !http::is_token(name) {
+            return Err(FieldError::Name);
+        }
+        let value = http::trim_whitespace(value);
+        if !value.iter().copied().all(http::is_field_value_byte) {
+            return Err(FieldError::Value);
+        }
+        if HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) {
+            return Err(FieldError::HopByHop);
+        }
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let length = http::parse_decimal(value).map_err(|_| FieldError::ContentLength)?;
+            return match self.content_length.replace(length) {
+                Some(other) if other != length => {
+                    self.content_length = Some(other);
+                    Err(FieldError::ContentLength)
+                }
+                _ => Ok(()),
+            };
+        }
+        self.has_date |= name.eq_ignore_ascii_case(b"date");
+        self.has_server |= name.eq_ignore_ascii_case(b"server");
+        self.append(name, value);
+        Ok(())
+    }
+
+    /// Removes all fields and keeps the buffer.
+    pub fn clear(&mut self) {
+        let Fields { mut lines, .. } = std::mem::take(self);
+        lines.clear();
+        self.lines = lines;
+    }
+
+    /// The fields as they are sent, each with its CRLF.
+    pub fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// Adds a field that is known to be valid.
+    fn append(&mut self, name: &[u8], value: &[u8]) {
+        self.lines.reserve(name.len() + value.len() + 4);
+        self.lines.extend_from_slice(name);
+        self.lines.extend_from_slice(b": ");
+        self.lines.extend_from_slice(value);
+        self.lines.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Fields of the connection, which the server alone decides (RFC 9110 §7.6.1; the list of PEP 3333 and its `wsgiref`).
+const HOP_BY_HOP: [&[u8]; 10] = [
+    b"connection",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"trailers",
+    b"transfer-encoding",
+    b"upgrade",
+];
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FieldError::Name => "the name is not a token (RFC 9110 section 5.6.2)",
+            FieldError::Value => "the value has a control character",
+            FieldError::HopByHop => "the field belongs to the connection, which the server manages",
+            FieldError::ContentLength => "Content-Length must be one decimal number",
+        })
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+/// The reason phrase of a registered code (RFC 9110 §15, RFC 6585 and the IANA registry), else empty.
+const fn registered_reason(code: u16) -> &'static str {
+    match code {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        207 => "Multi-Status",
+        208 => "Already Reported",
+        226 => "IM Used",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        305 => "Use Proxy",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        506 => "Variant Also Negotiates",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        511 => "Network Authentication Required",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_of_applications() {
+        let parse = |text: &str| Status::parse(text.as_bytes()).map(|status| (status.code, status.reason.into_owned()));
+        assert_eq!(parse("200 OK"), Some((200, "OK".to_owned())));
+        assert_eq!(parse("404 file not found"), Some((404, "file not found".to_owned())));
+        assert_eq!(parse("599 "), Some((599, String::new())));
+        assert_eq!(parse("200 Très bien"), Some((200, "Très bien".to_owned())));
+        assert!(matches!(Status::parse(b"404 Not Found").unwrap().reason, Cow::Borrowed("Not Found")));
+        assert_eq!(Status::parse(b"200 D\xe9j\xe0").unwrap().reason, "D\u{fffd}j\u{fffd}");
+        for bad in [
+            "",
+            "200",
+            "20 OK",
+            "2000 OK",
+            "200OK",
+            " 200 OK",
+            "+20 OK",
+            "0x2 OK",
+            "100 Continue",
+            "199 x",
+            "600 x",
+            "000 x",
+            "200 O\rK",
+            "200 O\nK",
+            "200 O\tK",
+            "200 O\0K",
+            "200\tOK",
+            "200 \x7f",
+            "OK",
+        ] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn fields_are_kept_as_lines() {
+        let mut fields = Fields::default();
+        fields.push(b"Content-Type", b" text/html\t").unwrap();
+        fields.push(b"Set-Cookie", b"a=b").unwrap();
+        fields.push(b"Set-Cookie", b"c=\xff").unwrap();
+        fields.push(b"X-Empty", b"").unwrap();
+        assert_eq!(
+            fields.lines(),
+            b"Content-Type: text/html\r\nSet-Cookie: a=b\r\nSet-Cookie: c=\xff\r\nX-Empty: \r\n"
+        );
+        assert!(!fields.has_date && !fields.has_server && fields.content_length.is_none());
+        fields.push(b"dAtE", b"x").unwrap();
+        fields.push(b"server", b"x").unwrap();
+        assert!(fields.has_date && fields.has_server);
+        fields.clear();
+        assert!(fields.lines().is_empty() && !fields.has_date && !fields.has_server);
+    }
+
+    #[test]
+    fn fields_that_would_break_the_message_are_refused() {
+        let mut fields = Fields::default();
+        for name in ["", "a b", "a:", "a\r\nb", "a\0", "é", " a", "a "] {
+            assert_eq!(fields.push(name.as_bytes(), b"x"), Err(FieldError::Name), "{name:?}");
+        }
+        for value in ["a\r\nX: y", "a\nb", "a\rb", "a\0b", "a\x7fb", "a\x1bb", "\r\n"] {
+            assert_eq!(fields.push(b"A", value.as_bytes()), Err(FieldError::Value), "{value:?}");
+        }
+        for name in HOP_BY_HOP {
+            assert_eq!(fields.push(&name.to_ascii_uppercase(), b"x"), Err(FieldError::HopByHop));
+        }
+        assert!(fields.lines().is_empty());
+    }
+
+    #[test]
+    fn a_content_length_is_one_number() {
+        let mut fields = Fields::default();
+        for bad in ["", "-1", "1 2", "1,1", "0x1", "18446744073709551616"] {
+            assert_eq!(fields.push(b"Content-Length", bad.as_bytes()), Err(FieldError::ContentLength), "{bad}");
+        }
+        fields.push(b"content-length", b"12").unwrap();
+        fields.push(b"Content-Length", b" 12 ").unwrap();
+        assert_eq!(fields.push(b"Content-Length", b"13"), Err(FieldError::ContentLength));
+        assert_eq!(fields.content_length, Some(12));
+        assert!(fields.lines().is_empty(), "the encoder writes it");
+    }
+
+    #[test]
+    fn pages_for_people() {
+        let page = Response::error(400, "lines must end in CRLF");
+        assert_eq!(page.status.to_string(), "400 Bad Request");
+        assert_eq!(page.fields.lines(), b"Content-Type: text/plain; charset=utf-8\r\n");
+        assert!(matches!(page.body, Body::Bytes(bytes) if &*bytes == b"400 Bad Request: lines must end in CRLF\n"));
+
+        let page = Response::redirect(301, "/a/?x\r\nSet-Cookie: é");
+        let lines = String::from_utf8(page.fields.lines().to_vec()).unwrap();
+        assert!(lines.ends_with("\r\nLocation: /a/?x%0D%0ASet-Cookie: %C3%A9\r\n"), "{lines}");
+    }
 }

@@ -1,0 +1,560 @@
+//! A request's head: request line and fields (RFC 9112 §3, §5).
+//!
+//! Parsing goes: skip one empty line, find the end, let httparse split it, then judge what the parts mean together: target,
+//! host, framing, persistence. What is wrong is said in words, because people type requests by hand.
+
+use super::framing::{Framing, FramingFields};
+use super::{Reject, lines, target, trim_whitespace};
+use std::mem::MaybeUninit;
+
+/// A parsed head. It owns a copy of the head's bytes, in buffers that the next [`Head::parse`] uses again.
+#[derive(Debug, Default)]
+pub struct Head {
+    /// From the request line to the empty line that ends the head.
+    bytes: Vec<u8>,
+    method: Span,
+    target: Span,
+    path: Span,
+    query: Option<Span>,
+    host: Option<Span>,
+    fields: Vec<Field>,
+    minor: u8,
+    framing: Framing,
+    keep_alive: bool,
+    expects_continue: bool,
+}
+
+/// Bounds on a head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Bytes of request line and fields together, with their line ends. The request line may take half of it.
+    pub head_bytes_max: usize,
+}
+
+/// A part of the head's bytes. Heads are far below 4 GiB, and small spans keep a hundred fields in 1.6 KB.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    name: Span,
+    value: Span,
+}
+
+impl Head {
+    /// Parses the head at the front of `bytes`.
+    ///
+    /// `Ok(None)`: more bytes are needed; call again with all bytes so far and more. `Ok(Some(n))`: the head took `n` bytes,
+    /// with a leading empty line, if there was one. On an error the connection must close after the response. The
+    /// head is empty unless the answer is `Ok(Some(_))`.
+    pub fn parse(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, Reject> {
+        self.clear();
+        // RFC 9112 §2.2: a server "SHOULD ignore at least one empty line (CRLF) received prior to the request-line".
+        let skipped = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+        let bytes = &bytes[skipped..];
+        lines::check_method(bytes)?;
+        match lines::scan(bytes, limits.head_bytes_max.min(u32::MAX as usize)) {
+            lines::Scan::Complete { head } => {
+                self.bytes.extend_from_slice(&bytes[..head]);
+                self.read().inspect_err(|_| self.clear())?;
+                Ok(Some(skipped + head))
+            }
+            lines::Scan::Incomplete { lines } => {
+                // Only when a line has just been completed: then it is worth it, and a head has few of these moments.
+                if lines == bytes.len() {
+                    lines::check(&bytes[..lines])?;
+                }
+                Ok(None)
+            }
+            lines::Scan::Refused { lines, reject } => Err(lines::check(&bytes[..lines]).err().unwrap_or(reject)),
+        }
+    }
+
+    /// The method, as sent: methods are case-sensitive (RFC 9110 §9.1).
+    pub fn method(&self) -> &str {
+        self.text(self.method)
+    }
+
+    /// The request target, as sent.
+    pub fn target(&self) -> &str {
+        self.text(self.target)
+    }
+
+    /// The target's path, as sent and still encoded. The absolute-form is reduced to its path. `*` for `OPTIONS *`.
+    pub fn path(&self) -> &str {
+        match self.text(self.path) {
+            // RFC 9112 §3.2.1: an empty path, which only the absolute-form can have, means "/".
+            "" => "/",
+            path => path,
+        }
+    }
+
+    /// What follows `?` in the target, as sent.
+    pub fn query(&self) -> Option<&str> {
+        self.query.map(|span| self.text(span))
+    }
+
+    /// The version's minor number: 0 for HTTP/1.0, 1 for HTTP/1.1.
+    pub fn minor(&self) -> u8 {
+        self.minor
+    }
+
+    /// Host and maybe port that the client asked for: the absolute-form's, else the `Host` field's (RFC 9112 §3.2.2).
+    pub fn host(&self) -> Option<&str> {
+        self.host.map(|span| self.text(span))
+    }
+
+    /// The fields in order: name as sent, value without the whitespace around it. Values may have any byte from 0x80 up.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields.iter().map(|field| (self.text(field.name), self.slice(field.value)))
+    }
+
+    /// The value of the first field of this name, in any case.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.values(name).next()
+    }
+
+    /// The values of all fields of this name, in any case.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let named = move |field: &&Field| self.slice(field.name).eq_ignore_ascii_case(name.as_bytes());
+        self.fields.iter().filter(named).map(|field| self.slice(field.value))
+    }
+
+    /// How the content that follows the head is delimited.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether the client wants the connection to stay open (RFC 9112 §9.3).
+    pub fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// Whether the client waits for `100 Continue` before it sends its content (RFC 9110 §10.1.1).
+    pub fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// The head's bytes, from the request line to the empty line that ends it.
+    pub fn raw(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Splits `self.bytes`, a head whose every line ends in CRLF, and judges it.
+    fn read(&mut self) -> Result<(), Reject> {
+        let bytes = self.bytes.as_slice();
+        let span = |part: &[u8]| Span::of(bytes, part);
+        let mut storage = [const { MaybeUninit::uninit() }; lines::FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut []);
+        let (Ok(httparse::Status::Complete(_)), Some(method), Some(target), Some(minor)) =
+            (request.parse_with_uninit_headers(bytes, &mut storage), request.method, request.path, request.version)
+        else {
+            lines::check(bytes)?;
+            return Err(Reject::bad_request("the head of the request is malformed"));
+        };
+        let parts = target::parse(method.as_bytes(), target.as_bytes())?;
+        self.method = span(method.as_bytes());
+        self.target = span(target.as_bytes());
+        self.path = span(parts.path);
+        self.query = parts.query.map(span);
+        self.minor = minor;
+
+        let mut framing = FramingFields::default();
+        let mut host = None;
+        let mut connection = Connection::default();
+        let mut expects_continue = false;
+        for header in request.headers.iter() {
+            let (name, value) = (header.name, header.value);
+            self.fields.push(Field { name: span(name.as_bytes()), value: span(value) });
+            if name.eq_ignore_ascii_case("host") {
+                // RFC 9112 §3.2: 400 to "any request message that contains more than one Host header field line or a Host
+                // header field with an invalid field value". Empty is invalid where a host is needed (RFC 9110 §4.2.1).
+                if host.replace(value).is_some() {
+                    return Err(Reject::bad_request("there must be one Host header, not several"));
+                }
+                if !target::is_authority(value) {
+                    return Err(Reject::bad_request("the Host header is not a valid host"));
+                }
+            } else if name.eq_ignore_ascii_case("content-length") {
+                framing.content_length(value)?;
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                framing.transfer_encoding(value)?;
+            } else if name.eq_ignore_ascii_case("connection") {
+                connection.add(value);
+            } else if name.eq_ignore_ascii_case("expect") {
+                expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            }
+        }
+        if host.is_none() && minor == 1 {
+            return Err(Reject::bad_request("HTTP/1.1 needs a Host header"));
+        }
+        self.host = parts.authority.or(host).map(span);
+        self.framing = framing.decide(minor)?;
+        self.keep_alive = connection.keep_alive(minor);
+        // RFC 9110 §10.1.1: to be ignored in HTTP/1.0, and there is nothing to wait for without content.
+        self.expects_continue =
+            expects_continue && minor == 1 && !matches!(self.framing, Framing::None | Framing::Length(0));
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        let Head { mut bytes, mut fields, .. } = std::mem::take(self);
+        bytes.clear();
+        fields.clear();
+        *self = Head { bytes, fields, ..Head::default() };
+    }
+
+    fn slice(&self, span: Span) -> &[u8] {
+        &self.bytes[span.start as usize..span.end as usize]
+    }
+
+    fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(self.slice(span)).expect("parse takes only ASCII outside of field values")
+    }
+}
+
+/// What the `Connection` fields say about persistence.
+#[derive(Default)]
+struct Connection {
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Connection {
+    fn add(&mut self, value: &[u8]) {
+        for option in value.split(|byte| *byte == b',').map(trim_whitespace) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    /// RFC 9112 §9.3: `close` wins, HTTP/1.1 persists, HTTP/1.0 persists if it asks for it.
+    fn keep_alive(&self, minor: u8) -> bool {
+        !self.close && (minor == 1 || self.keep_alive)
+    }
+}
+
+impl Span {
+    /// Where `part` lies in `whole`, of which it is a part.
+    fn of(whole: &[u8], part: &[u8]) -> Span {
+        if part.is_empty() {
+            return Span::default();
+        }
+        let start = part.as_ptr().addr() - whole.as_ptr().addr();
+        Span { start: start as u32, end: (start + part.len()) as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::random::Random;
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 1024 };
+
+    fn parse(text: &[u8]) -> Result<Option<Head>, Reject> {
+        let mut head = Head::default();
+        Ok(head.parse(text, LIMITS)?.map(|_| head))
+    }
+
+    #[track_caller]
+    fn head(text: &str) -> Head {
+        parse(text.as_bytes()).unwrap().expect("the head is complete")
+    }
+
+    /// The refusal of `text`; every prefix of it must be refused likewise or wait for more.
+    #[track_caller]
+    fn refusal(text: impl AsRef<[u8]>) -> Reject {
+        let text = text.as_ref();
+        let reject = parse(text).expect_err("the head is refused");
+        assert_prefixes_agree(text);
+        reject
+    }
+
+    #[track_caller]
+    fn assert_prefixes_agree(text: &[u8]) {
+        let whole = parse(text).map(|head| head.is_some());
+        for end in 0..text.len() {
+            match parse(&text[..end]) {
+                Ok(None) => {}
+                Ok(Some(_)) => assert_eq!(whole, Ok(true), "{:?}", text.escape_ascii().to_string()),
+                // Input that ends within a line is not looked at again until the line or the head ends.
+                Err(_) if whole == Ok(false) => {}
+                Err(reject) => assert_eq!(whole, Err(reject), "{:?}", text[..end].escape_ascii().to_string()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_is_split_into_its_parts() {
+        let text =
+            "GET /a%20b?x=1&y HTTP/1.1\r\nHost: a.example:80\r\nX-One:\t one \r\nx-one: two\r\nEmpty:\r\n\r\nnext";
+        let mut head = Head::default();
+        assert_eq!(head.parse(text.as_bytes(), LIMITS), Ok(Some(text.len() - 4)));
+        assert_eq!((head.method(), head.target(), head.minor()), ("GET", "/a%20b?x=1&y", 1));
+        assert_eq!((head.path(), head.query(), head.host()), ("/a%20b", Some("x=1&y"), Some("a.example:80")));
+        assert_eq!(head.field("X-ONE"), Some(&b"one"[..]));
+        assert_eq!(head.values("x-One").collect::<Vec<_>>(), [b"one", b"two"]);
+        assert_eq!((head.field("empty"), head.field("absent")), (Some(&b""[..]), None));
+        let names: Vec<_> = head.fields().map(|(name, _)| name).collect();
+        assert_eq!(names, ["Host", "X-One", "x-one", "Empty"]);
+        assert_eq!(head.raw(), &text.as_bytes()[..text.len() - 4]);
+        assert_eq!((head.framing(), head.keep_alive(), head.expects_continue()), (Framing::None, true, false));
+    }
+
+    #[test]
+    fn one_empty_line_may_come_first() {
+        let mut head = Head::default();
+        assert_eq!(head.parse(b"\r\nGET / HTTP/1.0\r\n\r\n", LIMITS), Ok(Some(20)));
+        assert_eq!(head.raw(), b"GET / HTTP/1.0\r\n\r\n");
+        assert!(parse(b"").unwrap().is_none());
+        assert!(parse(b"\r").unwrap().is_none());
+        assert!(parse(b"\r\n").unwrap().is_none());
+        assert!(parse(b"\r\n\r").unwrap().is_none());
+        assert_eq!(refusal("\r\n\r\nGET / HTTP/1.0\r\n\r\n").status, 400);
+        assert_eq!(refusal("\nGET / HTTP/1.0\r\n\r\n").reason, "lines must end in CRLF");
+    }
+
+    #[test]
+    fn a_head_used_again_keeps_nothing() {
+        let mut head = Head::default();
+        let post =
+            b"POST /a?b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
+        head.parse(post, LIMITS).unwrap().unwrap();
+        assert!(head.expects_continue() && !head.keep_alive());
+        head.parse(b"GET / HTTP/1.0\r\n\r\n", LIMITS).unwrap().unwrap();
+        assert_eq!((head.method(), head.target(), head.query(), head.host()), ("GET", "/", None, None));
+        assert_eq!((head.minor(), head.framing(), head.expects_continue()), (0, Framing::None, false));
+        assert_eq!(head.fields().count(), 0);
+        head.parse(post, LIMITS).unwrap().unwrap();
+        head.parse(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", LIMITS).unwrap_err();
+        assert_eq!((head.method(), head.fields().count(), head.raw().len()), ("", 0, 0));
+    }
+
+    #[test]
+    fn mistakes_are_refused_in_words() {
+        for (text, status, reason) in [
+            ("GET / HTTP/1.1\n", 400, "lines must end in CRLF"),
+            ("GET / HTTP/1.1\r\nHost: a\n", 400, "lines must end in CRLF"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\n", 400, "lines must end in CRLF"),
+            ("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", 400, "a CR must be followed by an LF"),
+            ("GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", 400, "a CR must be followed by an LF"),
+            ("GET /\rHTTP/1.1\r\n\r\n", 400, "a CR must be followed by an LF"),
+            ("GET / HTTP/1.1\r\n\r\n", 400, "HTTP/1.1 needs a Host header"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, "there must be one Host header, not several"),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "the Host header is not a valid host"),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", 400, "the Host header is not a valid host"),
+            ("GET / HTTP/1.0\r\nHost: a@b\r\n\r\n", 400, "the Host header is not a valid host"),
+            ("GET http://a/ HTTP/1.1\r\n\r\n", 400, "HTTP/1.1 needs a Host header"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", 400, "a line must not begin with a space (obs-fold)"),
+            ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400, "a line must not begin with a space (obs-fold)"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\t\r\n\r\n", 400, "a line must not begin with a space (obs-fold)"),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, "there must be no space between a header's name and its colon"),
+            ("GET / HTTP/1.1\r\n: a\r\n\r\n", 400, "a header name must not be empty"),
+            ("GET / HTTP/1.1\r\nHost\r\n\r\n", 400, "a header line must have the form: Name: value"),
+            ("GET / HTTP/1.1\r\nA b: c\r\n\r\n", 400, "a header name has a character that is not allowed"),
+            ("GET / HTTP/1.1\r\n\u{e9}: c\r\n\r\n", 400, "a header name has a character that is not allowed"),
+            ("GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", 400, "a header value has a control character"),
+            ("GET / HTTP/1.1\r\nA: \x7f\r\n\r\n", 400, "a header value has a control character"),
+            (" GET / HTTP/1.1\r\n\r\n", 400, "the request must begin with a method, such as GET"),
+            ("G@T / HTTP/1.1\r\n\r\n", 400, "the request must begin with a method, such as GET"),
+            ("GET\r\n", 400, "the request line must have the form: GET /path HTTP/1.1"),
+            ("GET  / HTTP/1.1\r\n\r\n", 400, "the request line must have the form: GET /path HTTP/1.1"),
+            ("GET HTTP/1.1\r\n\r\n", 400, "the request line must end in HTTP/1.1"),
+            ("GET /\r\n", 400, "the request line must end in HTTP/1.1"),
+            ("GET / \r\n", 400, "the request line must end in HTTP/1.1"),
+            ("GET / HTTP/1.1 \r\n", 400, "the request line must end in HTTP/1.1"),
+            ("GET / http/1.1\r\n", 400, "the request line must end in HTTP/1.1"),
+            ("GET / HTTP/1\r\n", 400, "the request line must end in HTTP/1.1"),
+            ("GET / HTTP/11\r\n", 400, "the request line must end in HTTP/1.1"),
+            ("GET / HTTP/1.10\r\n", 400, "the request line must end in HTTP/1.1"),
+            ("GET / HTTP/2.0\r\n", 505, "this server speaks HTTP/1.1 and HTTP/1.0"),
+            ("GET / HTTP/1.2\r\n", 505, "this server speaks HTTP/1.1 and HTTP/1.0"),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "this server speaks HTTP/1.1 and HTTP/1.0"),
+            ("GET /a b HTTP/1.1\r\n\r\n", 400, "a space in the target must be sent as %20"),
+            ("GET /a\tb HTTP/1.1\r\n\r\n", 400, "the target has a control character"),
+            ("GET /é HTTP/1.1\r\n\r\n", 400, "the target must be ASCII: percent-encode other bytes"),
+            ("GET /a#b HTTP/1.1\r\n\r\n", 400, "a fragment (#) must not be sent: it stays with the client"),
+            ("GET * HTTP/1.1\r\n\r\n", 400, "the target * is for OPTIONS only"),
+            ("GET a.html HTTP/1.1\r\n\r\n", 400, "the target must begin with a slash"),
+            ("CONNECT a:443 HTTP/1.1\r\n\r\n", 501, "CONNECT asks for a tunnel, and this server is no proxy"),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
+                400,
+                "Content-Length must be a decimal number",
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+                400,
+                "Content-Length and Transfer-Encoding exclude each other",
+            ),
+            ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "HTTP/1.0 has no Transfer-Encoding"),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n",
+                400,
+                "a header value has a control character",
+            ),
+        ] {
+            assert_eq!(refusal(text), Reject::new(status, reason), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_refused_at_the_end_of_its_line() {
+        for text in ["GET / HTTP/1.1\n", "GET /\r\n", "GET / HTTP/2.0\r\n", "GET / HTTP/1.1\r\nHost : a\r\n"] {
+            assert!(parse(text.as_bytes()).is_err(), "{text:?}");
+            assert!(parse(&text.as_bytes()[..text.len() - 1]).unwrap().is_none(), "{text:?}");
+        }
+        // What does not even begin like a request, such as TLS, is refused at once.
+        assert_eq!(refusal("\x16\x03\x01").status, 400);
+    }
+
+    #[test]
+    fn the_first_mistake_is_the_one_that_is_told() {
+        let text = "GET / HTTP/1.1\r\nHost : a\r\n folded\r\nA: b\n\r\n";
+        assert_eq!(refusal(text).reason, "there must be no space between a header's name and its colon");
+    }
+
+    #[test]
+    fn methods_are_bounded() {
+        let long = "M".repeat(32);
+        assert_eq!(head(&format!("{long} / HTTP/1.0\r\n\r\n")).method(), long);
+        assert_eq!(refusal(format!("{long}M / HTTP/1.0\r\n\r\n")).status, 501);
+    }
+
+    #[test]
+    fn sizes_are_bounded_and_known_as_soon_as_they_are_passed() {
+        let target = |length| format!("GET /{} HTTP/1.0\r\n\r\n", "a".repeat(length));
+        assert!(parse(target(450).as_bytes()).unwrap().is_some());
+        assert_eq!(refusal(target(512)).status, 414);
+        assert_eq!(refusal(target(2000)).status, 414);
+        assert_eq!(parse(&target(600).as_bytes()[..512]).unwrap_err().status, 414);
+
+        let value = |length| format!("GET / HTTP/1.0\r\nA: {}\r\n\r\n", "a".repeat(length));
+        let room = LIMITS.head_bytes_max - value(0).len();
+        assert!(parse(value(room).as_bytes()).unwrap().is_some());
+        assert_eq!(refusal(value(room + 1)).status, 431);
+        assert!(parse(&value(room + 1).as_bytes()[..1023]).unwrap().is_none());
+        assert_eq!(parse(&value(room + 1).as_bytes()[..1024]).unwrap_err().status, 431);
+
+        let fields = |count| format!("GET / HTTP/1.0\r\n{}\r\n", "a:b\r\n".repeat(count));
+        assert_eq!(head(&fields(100)).fields().count(), 100);
+        assert_eq!(refusal(fields(101)).status, 431);
+    }
+
+    #[test]
+    fn the_absolute_form_names_the_host() {
+        let absolute = head("GET http://a.example/p?q HTTP/1.1\r\nHost: b.example\r\n\r\n");
+        assert_eq!((absolute.path(), absolute.query(), absolute.host()), ("/p", Some("q"), Some("a.example")));
+        assert_eq!(absolute.target(), "http://a.example/p?q");
+        assert_eq!(head("GET http://a.example?q HTTP/1.0\r\n\r\n").path(), "/");
+        assert_eq!(head("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").path(), "*");
+    }
+
+    #[test]
+    fn persistence_follows_version_and_connection() {
+        for (minor, connection, keep_alive) in [
+            (1, "", true),
+            (1, "Connection: keep-alive\r\n", true),
+            (1, "Connection: close\r\n", false),
+            (1, "Connection: Upgrade, CLOSE\r\n", false),
+            (1, "Connection: x\r\nConnection: close\r\n", false),
+            (1, "Connection: closed\r\n", true),
+            (0, "", false),
+            (0, "Connection: Keep-Alive\r\n", true),
+            (0, "Connection: keep-alive, close\r\n", false),
+        ] {
+            let text = format!("GET / HTTP/1.{minor}\r\nHost: a\r\n{connection}\r\n");
+            assert_eq!(head(&text).keep_alive(), keep_alive, "{text}");
+        }
+    }
+
+    #[test]
+    fn continue_is_expected_only_where_there_is_content_to_wait_for() {
+        for (text, expects) in [
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-Continue\r\n\r\n", true),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n", true),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n", false),
+            ("POST / HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", false),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: more\r\n\r\n", false),
+        ] {
+            assert_eq!(head(text).expects_continue(), expects, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_may_have_bytes_beyond_ascii() {
+        let head = parse(b"GET / HTTP/1.0\r\nA: \xff\xe9\t\x80\r\n\r\n").unwrap().unwrap();
+        assert_eq!(head.field("a"), Some(&b"\xff\xe9\t\x80"[..]));
+    }
+
+    #[test]
+    fn random_heads_never_panic_and_splits_do_not_matter() {
+        const PIECES: &[&[u8]] = &[
+            b"GET",
+            b"POST",
+            b"OPTIONS",
+            b" ",
+            b" ",
+            b"/",
+            b"/a?b",
+            b"*",
+            b"http://a",
+            b"HTTP/1.1",
+            b"HTTP/1.0",
+            b"HTTP/2.0",
+            b"\r\n",
+            b"\r\n",
+            b"\r\n",
+            b"\r\n\r\n",
+            b"\n",
+            b"\r",
+            b"Host",
+            b": ",
+            b":",
+            b"a",
+            b"Content-Length: 5",
+            b"\xff",
+            b"Transfer-Encoding: chunked",
+            b"Connection: close",
+            b"\t",
+            b"\0",
+            b",",
+            b"#",
+            b"GET / HTTP/1.1\r\nHost: a\r\n",
+            b"GET /x HTTP/1.0\r\n",
+        ];
+        let mut random = Random(11);
+        let mut complete = 0;
+        for _ in 0..20_000 {
+            let text: Vec<u8> =
+                (0..random.below(14)).flat_map(|_| PIECES[random.below(PIECES.len())]).copied().collect();
+            assert_prefixes_agree(&text);
+            complete += usize::from(parse(&text).is_ok_and(|head| head.is_some()));
+        }
+        assert!(complete > 100, "only {complete} inputs were heads");
+    }
+
+    /// Whatever the fast parser refuses, [`lines::check`] finds words for, and what that refuses is refused.
+    #[test]
+    fn both_parsers_agree_on_single_bytes() {
+        let text = b"GET /a HTTP/1.1\r\nHost: a\r\nX: y z\r\n\r\n";
+        for position in 0..text.len() {
+            for byte in 0..=255 {
+                let mut text = text.to_vec();
+                text[position] = byte;
+                assert_prefixes_agree(&text);
+                let lines::Scan::Complete { head } = lines::scan(&text, LIMITS.head_bytes_max) else { continue };
+                let shown = text.escape_ascii().to_string();
+                let fast = httparse::Request::new(&mut [httparse::EMPTY_HEADER; 8]).parse(&text[..head]).is_ok();
+                let slow = lines::check_method(&text).and_then(|()| lines::check(&text[..head])).is_ok();
+                assert!(fast || !slow, "{shown}");
+                assert!(slow || parse(&text).is_err(), "{shown}");
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! HTTP/1.1 as values (RFC 9110, RFC 9112): bytes in, values out. No I/O, no clock.
+//!
+//! In the order of a request's life: [`head`] parses the request line and fields, [`content`] decodes what follows them,
+//! [`path`] makes the target's path safe to look up, [`conditional`] decides whether a client's copy is current, and
+//! [`encode`] writes the response's head and chunks.
+
+pub mod conditional;
+pub mod content;
+pub mod date;
+pub mod encode;
+pub mod etag;
+pub mod framing;
+pub mod head;
+mod lines;
+pub mod path;
+mod target;
+
+pub use framing::Framing;
+pub use head::{Head, HeadLimits};
+
+use std::fmt;
+
+/// A request that is refused before anything could answer it. The connection closes after the response, because where
+/// the next request would begin is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// The response's status code.
+    pub status: u16,
+    /// What was wrong, for the person at the other end, who may have typed the request by hand.
+    pub reason: &'static str,
+}
+
+impl Reject {
+    /// Refuses with `status` because of `reason`.
+    pub const fn new(status: u16, reason: &'static str) -> Reject {
+        Reject { status, reason }
+    }
+
+    /// Refuses with 400 Bad Request because of `reason`.
+    pub const fn bad_request(reason: &'static str) -> Reject {
+        Reject { status: 400, reason }
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.reason)
+    }
+}
+
+impl std::error::Error for Reject {}
+
+/// Whether `bytes` are a token (RFC 9110 §5.6.2), such as a method or a field name.
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().copied().all(is_token_byte)
+}
+
+/// Whether `byte` may stand in a token.
+pub fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
+}
+
+/// Whether `byte` may stand in a field value: visible characters, space, tab and obs-text (RFC 9110 §5.5).
+pub fn is_field_value_byte(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=0x7e | 0x80..)
+}
+
+/// `value` without the optional whitespace around it (RFC 9110 §5.6.3: spaces and tabs only).
+pub fn trim_whitespace(value: &[u8]) -> &[u8] {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let Some(start) = value.iter().position(|byte| !is_space(byte)) else { return &[] };
+    let end = value.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
+    &value[start..end]
+}
+
+/// A decimal number of digits alone (RFC 9110 §8.6): no sign, no space. `Err` is why not.
+pub fn parse_decimal(digits: &[u8]) -> Result<u64, DecimalError> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(DecimalError::NotDigits);
+    }
+    digits.iter().try_fold(0u64, |value, digit| {
+        let value = value.checked_mul(10).ok_or(DecimalError::TooLarge)?;
+        value.checked_add(u64::from(digit - b'0')).ok_or(DecimalError::TooLarge)
+    })
+}
+
+/// Why bytes are no decimal number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecimalError {
+    /// Something else than digits, or nothing.
+    NotDigits,
+    /// More than a `u64` holds.
+    TooLarge,
+}
+
+#[cfg(test)]
+mod random {
+    //! A small generator for tests that try many inputs: the same seed gives the same inputs (xorshift64*).
+
+    pub struct Random(pub u64);
+
+    impl Random {
+        pub fn next(&mut self) -> u64 {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        }
+
+        /// A number below `bound`.
+        pub fn below(&mut self, bound: usize) -> usize {
+            (self.next() >> 33) as usize % bound
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_digits_only_and_never_wrap() {
+        for (text, want) in [
+            ("0", Ok(0)),
+            ("007", Ok(7)),
+            ("18446744073709551615", Ok(u64::MAX)),
+            ("18446744073709551616", Err(DecimalError::TooLarge)),
+            ("99999999999999999999999", Err(DecimalError::TooLarge)),
+            ("", Err(DecimalError::NotDigits)),
+            ("+1", Err(DecimalError::NotDigits)),
+            ("-1", Err(DecimalError::NotDigits)),
+            ("1 ", Err(DecimalError::NotDigits)),
+            ("0x10", Err(DecimalError::NotDigits)),
+            ("1,1", Err(DecimalError::NotDigits)),
+        ] {
+            assert_eq!(parse_decimal(text.as_bytes()), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_spaces_and_tabs_are_trimmed() {
+        assert_eq!(trim_whitespace(b" \ta b\t "), b"a b");
+        assert_eq!(trim_whitespace(b" \t "), b"");
+        assert_eq!(trim_whitespace(b""), b"");
+        assert_eq!(trim_whitespace(b"\x0bx"), b"\x0bx");
+    }
+}
