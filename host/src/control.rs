@@ -14,13 +14,33 @@ use std::path::PathBuf;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
     /// The first order. With it come the listening sockets, in the order of `listeners`.
-    Start { config: Box<Config>, listeners: Vec<Address>, spool: PathBuf },
+    Start {
+        /// The checked configuration.
+        config: Box<Config>,
+        /// Where the sockets listen.
+        listeners: Vec<Address>,
+        /// Where content of requests goes that is too large for memory.
+        spool: PathBuf,
+    },
     /// Load a private copy of a sound build and let it answer.
-    Load { module: String, generation: u64, copy: PathBuf },
+    Load {
+        /// The module's name.
+        module: String,
+        /// The build's number.
+        generation: u64,
+        /// The private copy.
+        copy: PathBuf,
+    },
     /// A module exists, but has no sound build.
-    Announce { module: String },
+    Announce {
+        /// Its name.
+        module: String,
+    },
     /// A module's files are gone.
-    Remove { module: String },
+    Remove {
+        /// Its name.
+        module: String,
+    },
     /// All modules have been sent: begin to serve.
     Serve,
     /// Take over a connection. Its descriptors come along.
@@ -38,7 +58,9 @@ pub enum Order {
 pub enum Report {
     /// The answer to [`Order::Load`].
     Loaded {
+        /// The module's name.
         module: String,
+        /// The build's number.
         generation: u64,
         /// Why not; the previous build goes on.
         error: Option<String>,

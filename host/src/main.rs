@@ -16,15 +16,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match std::env::args_os().next().as_deref().and_then(OsStr::to_str) {
-        // Some("host: worker") => host::worker::main(),
-        // Some("host: checker") => host::handler::check::main(),
+        Some("host: worker") => host::worker::main(),
+        Some("host: checker") => host::handler::check::main(),
         _ => command_line(),
     }
 }
 
 fn command_line() -> ExitCode {
     match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
-        // Ok(Invocation::Serve(config)) => host::supervisor::run(*config),
+        Ok(Invocation::Serve(config)) => host::supervisor::run(*config),
         // Ok(Invocation::Check(files)) => host::handler::check::report(&files),
         Ok(Invocation::Generate(what)) => match what.write(&mut std::io::stdout().lock()) {
             Ok(()) => Exit::Success.into(),

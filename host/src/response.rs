@@ -172,6 +172,7 @@ impl fmt::Debug for Body {
             Body::File { file, offset, length } => write!(f, "File({file:?}, {offset}+{length})"),
             Body::Stream(_) => f.write_str("Stream"),
             Body::Written => f.write_str("Written"),
+            Body::Failed => f.write_str("Failed"),
         }
     }
 }

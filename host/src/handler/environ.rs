@@ -23,10 +23,9 @@ pub(super) struct Surroundings {
 }
 
 /// The values that have been made.
-#[derive(Default)]
 pub(super) struct Environ {
     /// How many bytes of the decoded path are `SCRIPT_NAME`; the rest is `PATH_INFO`.
-    pub(super) script_name_bytes: usize,
+    script_name_bytes: usize,
     made: Vec<(Key, host_str)>,
 }
 
@@ -87,6 +86,11 @@ pub(super) struct Sources<'a> {
 }
 
 impl Environ {
+    /// An environ of which nothing has been made.
+    pub(super) fn new(script_name_bytes: usize) -> Environ {
+        Environ { script_name_bytes, made: Vec::new() }
+    }
+
     /// The value of a key; absent is a null pointer, as is a value for which there is no memory.
     pub(super) fn value(&mut self, name: &[u8], sources: &mut Sources<'_>) -> host_str {
         let key = match sources.surroundings.pairs.iter().position(|(key, _)| key.as_bytes() == name) {

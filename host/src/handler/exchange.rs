@@ -90,7 +90,7 @@ impl Held {
                 committed: false,
                 aborted: false,
                 written: false,
-                environ: Environ { script_name_bytes, ..Environ::default() },
+                environ: Environ::new(script_name_bytes),
                 arena: Arena::default(),
                 bodies: Vec::new(),
                 during: During::None,

@@ -1,4 +1,273 @@
 //! The process that owns sockets, signals, the watcher and roll-out. It never loads a module.
+//!
+//! 1. Everything that can be refused is refused before anything starts.
+//! 2. It opens the listeners, has every build checked, starts workers, and says what serves what.
+//! 3. Then it is one loop over events: builds, reports of workers, ends of workers, signals. All else runs on threads
+//!    that only send events.
 
 pub mod admission;
+pub mod builds;
+mod crew;
+mod rollout;
 pub mod runtime;
+mod startup;
+
+use crate::config::Config;
+use crate::control::{Order, Report};
+use crate::exit::Exit;
+use crate::log::{self, Role};
+use crate::sys::process;
+use crate::sys::socket::{self, Address};
+use anyhow::Context;
+use builds::{Builds, Notice};
+use crew::{Crew, Phase, WorkerId};
+use rollout::Modules;
+use runtime::Runtime;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{ExitCode, ExitStatus};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// Runs the server until it is told to stop.
+pub fn run(config: Config) -> ExitCode {
+    match Supervisor::start(config).and_then(|mut supervisor| supervisor.supervise()) {
+        Ok(()) => Exit::Success.into(),
+        Err(failure) => {
+            tracing::error!("{:#}", failure.error);
+            failure.exit.into()
+        }
+    }
+}
+
+/// What the supervisor acts on.
+pub(crate) enum Event {
+    Build(Notice),
+    Report(WorkerId, Report, Vec<OwnedFd>),
+    Ended(WorkerId, std::io::Result<ExitStatus>),
+    Signal(i32),
+}
+
+struct Supervisor {
+    config: Arc<Config>,
+    events: mpsc::Receiver<Event>,
+    modules: Modules,
+    crew: Crew,
+    builds: Builds,
+    /// The first workers serve, and people have been told.
+    announced: bool,
+    stopping: bool,
+    _runtime: Runtime,
+}
+
+/// Why the supervisor ends, and with which code.
+struct Failure {
+    exit: Exit,
+    error: anyhow::Error,
+}
+
+impl Supervisor {
+    fn start(config: Config) -> Result<Supervisor, Failure> {
+        let with = |exit| move |error| Failure { exit, error };
+        log::start(config.log_format, Role::Supervisor).map_err(with(Exit::Usage))?;
+        process::ignore_sigio();
+        let runtime = Runtime::create(config.runtime.as_deref()).map_err(with(Exit::Failure))?;
+        admission::check(config.html.as_deref(), &config.handlers, runtime.path()).map_err(with(Exit::Usage))?;
+        let listeners = listen(&config).map_err(with(Exit::Failure))?;
+        let (sender, events) = mpsc::channel();
+        forward_signals(sender.clone()).map_err(with(Exit::Failure))?;
+        let builds = start_builds(&config, &runtime, sender.clone()).map_err(with(Exit::Failure))?;
+        let config = Arc::new(config);
+        let mut supervisor = Supervisor {
+            crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), sender),
+            config,
+            events,
+            modules: Modules::default(),
+            builds,
+            announced: false,
+            stopping: false,
+            _runtime: runtime,
+        };
+        // The first look-up decides whether there is anything to serve.
+        loop {
+            match supervisor.events.recv() {
+                Ok(Event::Build(Notice::Scanned { .. })) => break,
+                Ok(Event::Build(notice)) => drop(supervisor.modules.note(notice)),
+                Ok(Event::Signal(SIGTERM | SIGINT | SIGQUIT)) | Err(_) => {
+                    supervisor.stopping = true;
+                    return Ok(supervisor);
+                }
+                Ok(_) => {}
+            }
+        }
+        startup::require_root(&supervisor.config, &supervisor.modules).map_err(with(Exit::RootApplication))?;
+        startup::warn_of_mounts(&supervisor.config, &supervisor.modules);
+        for _ in 0..supervisor.config.workers {
+            supervisor.crew.hire(None, &supervisor.modules).map_err(with(Exit::Worker))?;
+        }
+        Ok(supervisor)
+    }
+
+    fn supervise(&mut self) -> Result<(), Failure> {
+        while !(self.stopping && self.crew.is_empty()) {
+            let event = match self.crew.next_deadline() {
+                Some(deadline) => match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok(event) => Some(event),
+                    Err(mpsc::RecvTimeoutError::Timeout) => None,
+                    Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                },
+                None => match self.events.recv() {
+                    Ok(event) => Some(event),
+                    Err(_) => break,
+                },
+            };
+            match event {
+                Some(Event::Build(notice)) => self.on_build(notice),
+                Some(Event::Report(worker, report, descriptors)) => self.on_report(worker, report, descriptors)?,
+                Some(Event::Ended(worker, status)) => self.on_end(worker, status)?,
+                Some(Event::Signal(signal)) => self.on_signal(signal),
+                None => {}
+            }
+            self.crew.act_on_deadlines(&self.modules, self.stopping);
+            self.modules.announce_completed(&self.crew);
+        }
+        Ok(())
+    }
+
+    fn on_build(&mut self, notice: Notice) {
+        if self.stopping {
+            return;
+        }
+        match self.modules.note(notice) {
+            rollout::Change::None => {}
+            rollout::Change::Load(build) if build.needs_new_worker() && self.crew.has_loaded(&build.module) => {
+                self.crew.replace_all(&self.modules);
+            }
+            rollout::Change::Load(build) => self.crew.load(&build),
+            rollout::Change::Announce(module) => self.crew.tell_all(|| Order::Announce { module: module.clone() }),
+            rollout::Change::Remove(module) => self.crew.tell_all(|| Order::Remove { module: module.clone() }),
+        }
+    }
+
+    fn on_report(&mut self, id: WorkerId, report: Report, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
+        match report {
+            Report::Loaded { module, generation, error: None } => {
+                self.crew.loaded(id, &module, generation);
+                self.crew.replace_if_full(id, &self.modules);
+            }
+            Report::Loaded { module, generation, error: Some(reason) } => {
+                self.crew.loaded(id, &module, 0);
+                self.refuse(&module, generation, &reason);
+            }
+            Report::Serving => {
+                self.crew.serving(id);
+                if !self.announced && self.crew.all_serve() {
+                    self.announced = true;
+                    log::say(&startup::table(&self.config, self.crew.addresses(), &self.modules));
+                    self.modules.announced();
+                }
+            }
+            Report::Failed(reason) if !self.announced => {
+                return Err(Failure { exit: Exit::Worker, error: anyhow::anyhow!("a worker cannot start: {reason}") });
+            }
+            Report::Failed(reason) => tracing::error!("a worker cannot start: {reason}"),
+            Report::Handover(state) => self.crew.pass_on(id, state, descriptors),
+            Report::Quiet => self.crew.quiet(id),
+            Report::Done => self.crew.dismiss(id),
+        }
+        Ok(())
+    }
+
+    /// A build that was found sound does not serve after all.
+    fn refuse(&mut self, module: &str, generation: u64, reason: &str) {
+        if let Some(previous) = self.modules.refuse(module, generation, reason) {
+            // A worker that has it already would go on with it.
+            self.crew.replace_those_with(module, generation, &self.modules);
+            self.crew.tell_of(previous);
+        }
+    }
+
+    fn on_end(&mut self, id: WorkerId, status: std::io::Result<ExitStatus>) -> Result<(), Failure> {
+        let Some(worker) = self.crew.remove(id) else { return Ok(()) };
+        let how = startup::describe_end(&status);
+        if let Some((module, generation)) = worker.loading().filter(|_| !self.stopping) {
+            // It was in the module's constructor or init, which had passed the check.
+            let (module, generation) = (module.to_owned(), generation);
+            self.refuse(&module, generation, &format!("the worker that loaded it {how}"));
+        } else if worker.phase == Phase::Booting && !self.announced && !self.stopping {
+            let error = anyhow::anyhow!("a worker {how} before it could serve");
+            return Err(Failure { exit: Exit::Worker, error });
+        } else if !worker.is_expected_to_end() {
+            tracing::error!("worker {} {how}; what it had in flight is lost", worker.pid());
+        }
+        if !self.stopping && matches!(worker.phase, Phase::Booting | Phase::Serving) {
+            self.crew.rehire(&worker, &self.modules);
+        }
+        Ok(())
+    }
+
+    fn on_signal(&mut self, signal: i32) {
+        match signal {
+            SIGHUP => {
+                tracing::info!("reloading all modules");
+                self.builds.rescan(true);
+            }
+            SIGTERM if !self.stopping => {
+                self.stopping = true;
+                tracing::info!("stopping: answering what has been received");
+                self.crew.stop(self.config.timeouts.stop);
+            }
+            SIGTERM => {}
+            _ => {
+                self.stopping = true;
+                self.crew.end_now();
+            }
+        }
+    }
+}
+
+fn listen(config: &Config) -> anyhow::Result<Vec<(OwnedFd, Address)>> {
+    let mut listeners = Vec::new();
+    for bind in &config.bind {
+        let socket = socket::listen(bind)?;
+        let address = socket::local_address(socket.as_fd()).context("a listener does not tell its address")?;
+        listeners.push((socket, address));
+    }
+    Ok(listeners)
+}
+
+fn start_builds(config: &Config, runtime: &Runtime, events: mpsc::Sender<Event>) -> anyhow::Result<Builds> {
+    let mut symbols = BTreeMap::<String, Vec<String>>::new();
+    for application in config.root.iter().chain(config.mounts.iter().map(|mount| &mount.application)) {
+        let of_module = symbols.entry(application.module.clone()).or_default();
+        if !of_module.contains(&application.symbol) {
+            of_module.push(application.symbol.clone());
+        }
+    }
+    let options = builds::Options {
+        handlers: config.handlers.clone(),
+        runtime: runtime.path().to_owned(),
+        reload: config.reload,
+        symbols,
+        check_timeout: CHECK_TIMEOUT,
+    };
+    // Nobody receives any more when the supervisor ends.
+    Builds::start(options, move |notice| drop(events.send(Event::Build(notice))))
+}
+
+fn forward_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+    let forward = move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(forward)?;
+    Ok(())
+}
+
+/// How long the constructor and `init` of a build may take when it is tried.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);

@@ -35,6 +35,12 @@ impl Channel {
         Ok(Channel(self.0.try_clone()?))
     }
 
+    /// Ends receiving after what is in the queue, and sending at once, for all handles of this end.
+    pub fn shut_down(&self) {
+        // It fails only when the other end is gone, which has the same effect.
+        _ = net::shutdown(&self.0, net::Shutdown::Both);
+    }
+
     /// Sends one message with at most [`DESCRIPTORS_MAX`] descriptors; waits while the channel is full.
     pub fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         assert!(descriptors.len() <= DESCRIPTORS_MAX, "a message carries at most {DESCRIPTORS_MAX} descriptors");

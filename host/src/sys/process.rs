@@ -1,8 +1,11 @@
 //! What a process sets up for itself and how it ends.
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus};
 
 /// Takes descriptor 0 as one of our own, close-on-exec, and leaves `/dev/null` in its place. A supervisor passes its
 /// channel to a worker as standard input: of all ways it is the only one that no other child can inherit by accident.
@@ -26,9 +29,49 @@ pub fn ignore_sigio() {
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
 }
 
-/// Sends a signal to a child of this process that has not been waited for.
-pub fn signal(child: u32, signal: rustix::process::Signal) {
-    let Some(pid) = i32::try_from(child).ok().and_then(rustix::process::Pid::from_raw) else { return };
-    // ESRCH: it has ended already.
-    _ = rustix::process::kill_process(pid, signal);
+/// A child process that can be signalled safely: by a pidfd, so that its number can be nobody else's.
+#[derive(Debug)]
+pub struct Child {
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+/// The right and duty to wait for a [`Child`].
+#[derive(Debug)]
+pub struct Reaper(std::process::Child);
+
+impl Child {
+    /// Executes this program again, under another `argv[0]` and with this standard input.
+    ///
+    /// # Errors
+    /// The system has no room for another process or descriptor.
+    pub fn spawn_self(name: &str, stdin: OwnedFd) -> io::Result<(Child, Reaper)> {
+        let child = Command::new("/proc/self/exe").arg0(name).stdin(stdin).spawn()?;
+        let pid = child.id();
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        // The child has not been waited for, so the number is still its own. Pidfds are close-on-exec.
+        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
+        Ok((Child { pid, pidfd }, Reaper(child)))
+    }
+
+    /// Its process id, for people.
+    pub fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) {
+        // ESRCH: it has ended already.
+        _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+impl Reaper {
+    /// Waits for its end, so that it does not stay a zombie.
+    ///
+    /// # Errors
+    /// Somebody else has waited for it.
+    pub fn wait(mut self) -> io::Result<ExitStatus> {
+        self.0.wait()
+    }
 }

@@ -1,0 +1,475 @@
+//! The workers: hiring, orders, replacement without loss, and their end.
+//!
+//! A replacement boots beside the worker that it replaces, loads everything, and serves; then the old one passes its
+//! connections on and goes. At most one replacement of a worker boots at a time.
+
+use super::Event;
+use super::rollout::{Change, Kept, Modules};
+use crate::config::Config;
+use crate::control::{self, Order};
+use crate::server::HandoverState;
+use crate::sys::channel::Channel;
+use crate::sys::process::Child;
+use crate::sys::socket::Address;
+use anyhow::Context;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Names a worker; never reused.
+pub(crate) type WorkerId = u64;
+
+/// All workers.
+pub(super) struct Crew {
+    config: Arc<Config>,
+    listeners: Vec<(OwnedFd, Address)>,
+    spool: PathBuf,
+    events: mpsc::Sender<Event>,
+    workers: BTreeMap<WorkerId, Worker>,
+    next_id: WorkerId,
+    /// When another worker is to be hired in the place of one that died, and whom that one was to replace.
+    vacancies: Vec<(Instant, Option<WorkerId>)>,
+    /// Deaths in a row, none of whom served for long.
+    early_deaths: u32,
+    /// Connections whose next worker died before it could take them.
+    stranded: Vec<(HandoverState, Vec<OwnedFd>)>,
+}
+
+/// A worker process.
+pub(super) struct Worker {
+    process: Child,
+    orders: mpsc::Sender<(Order, Vec<OwnedFd>)>,
+    pub(super) phase: Phase,
+    /// The worker that this one replaces once it serves.
+    replaces: Option<WorkerId>,
+    /// Every build that it has loaded, or is loading.
+    builds: Vec<Arc<Kept>>,
+    /// The generation of each module that answers.
+    answering: HashMap<String, u64>,
+    /// What it was told to load and has not reported, with the time since when it may be at the first.
+    loading: VecDeque<(String, u64)>,
+    loading_since: Instant,
+    hired: Instant,
+    /// When it is ended if it has not ended itself.
+    deadline: Option<Instant>,
+}
+
+/// What a worker is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Loading, and not accepting yet.
+    Booting,
+    Serving,
+    /// Passing its connections on; `quiet` once no request begins there.
+    Draining {
+        quiet: bool,
+    },
+    /// Answering what it has, then closing.
+    Stopping,
+    /// It may end at any time.
+    Leaving,
+}
+
+impl Crew {
+    pub(super) fn new(
+        config: Arc<Config>,
+        listeners: Vec<(OwnedFd, Address)>,
+        spool: PathBuf,
+        events: mpsc::Sender<Event>,
+    ) -> Crew {
+        Crew {
+            config,
+            listeners,
+            spool,
+            events,
+            workers: BTreeMap::new(),
+            next_id: 1,
+            vacancies: Vec::new(),
+            early_deaths: 0,
+            stranded: Vec::new(),
+        }
+    }
+
+    /// Starts a worker with all builds of now.
+    ///
+    /// # Errors
+    /// The system has no room for another process.
+    pub(super) fn hire(&mut self, replaces: Option<WorkerId>, modules: &Modules) -> anyhow::Result<()> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let (process, orders) = spawn(id, self.events.clone())?;
+        let mut worker = Worker {
+            process,
+            orders,
+            phase: Phase::Booting,
+            replaces,
+            builds: Vec::new(),
+            answering: HashMap::new(),
+            loading: VecDeque::new(),
+            loading_since: Instant::now(),
+            hired: Instant::now(),
+            deadline: Some(Instant::now() + BOOT_TIMEOUT),
+        };
+        let sockets = self.listeners.iter().map(|(socket, _)| socket.try_clone()).collect::<std::io::Result<_>>()?;
+        let listeners = self.listeners.iter().map(|(_, address)| address.clone()).collect();
+        let start = Order::Start { config: Box::new(Config::clone(&self.config)), listeners, spool: self.spool.clone() };
+        worker.order(start, sockets);
+        for (name, module) in modules.iter() {
+            match &module.build {
+                Some(build) => worker.load(build),
+                None => worker.order(Order::Announce { module: name.to_owned() }, Vec::new()),
+            }
+        }
+        worker.order(Order::Serve, Vec::new());
+        self.workers.insert(id, worker);
+        Ok(())
+    }
+
+    /// Has every worker that serves, or will, load a build.
+    pub(super) fn load(&mut self, build: &Arc<Kept>) {
+        self.active().for_each(|worker| worker.load(build));
+    }
+
+    /// Gives every worker that serves, or will, the same order.
+    pub(super) fn tell_all(&mut self, order: impl Fn() -> Order) {
+        self.active().for_each(|worker| worker.order(order(), Vec::new()));
+    }
+
+    /// Tells them what has become of a module whose build was refused.
+    pub(super) fn tell_of(&mut self, change: Change) {
+        if let Change::Announce(module) = change {
+            self.tell_all(|| Order::Announce { module: module.clone() });
+        }
+    }
+
+    /// Whether any build of a module has been loaded by a worker that serves, or will.
+    pub(super) fn has_loaded(&mut self, module: &str) -> bool {
+        self.active().any(|worker| worker.builds.iter().any(|build| build.module == module))
+    }
+
+    /// A worker has loaded what it was told to; generation 0 if that failed.
+    pub(super) fn loaded(&mut self, id: WorkerId, module: &str, generation: u64) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.loading.pop_front();
+        worker.loading_since = Instant::now();
+        if generation > 0 {
+            worker.answering.insert(module.to_owned(), generation);
+        }
+    }
+
+    /// Replaces a worker that keeps too many retired generations mapped.
+    pub(super) fn replace_if_full(&mut self, id: WorkerId, modules: &Modules) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let retired = worker.builds.len().saturating_sub(worker.answering.len());
+        if worker.phase == Phase::Serving && retired > self.config.limits.generations_max {
+            tracing::debug!("worker {} keeps {retired} retired generations; replacing it", worker.pid());
+            self.replace(id, modules);
+        }
+    }
+
+    /// Replaces every worker.
+    pub(super) fn replace_all(&mut self, modules: &Modules) {
+        let active: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.is_active()).map(|(&id, _)| id).collect();
+        active.into_iter().for_each(|id| self.replace(id, modules));
+    }
+
+    /// Replaces the workers in which a generation answers that must not.
+    pub(super) fn replace_those_with(&mut self, module: &str, generation: u64, modules: &Modules) {
+        let has = |worker: &Worker| worker.is_active() && worker.answering.get(module) == Some(&generation);
+        let those: Vec<_> = self.workers.iter().filter(|(_, worker)| has(worker)).map(|(&id, _)| id).collect();
+        those.into_iter().for_each(|id| self.replace(id, modules));
+    }
+
+    fn replace(&mut self, id: WorkerId, modules: &Modules) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        match worker.phase {
+            // It serves nobody yet: another one boots in its place, with the builds of now.
+            Phase::Booting => {
+                let replaces = worker.replaces.take();
+                worker.leave_now();
+                self.hire_or_retry(replaces, modules);
+            }
+            Phase::Serving => {
+                // A replacement that boots already loads what comes meanwhile, unless it has to be replaced itself.
+                if !self.workers.values().any(|other| other.replaces == Some(id)) {
+                    self.hire_or_retry(Some(id), modules);
+                }
+            }
+            Phase::Draining { .. } | Phase::Stopping | Phase::Leaving => {}
+        }
+    }
+
+    fn hire_or_retry(&mut self, replaces: Option<WorkerId>, modules: &Modules) {
+        if let Err(error) = self.hire(replaces, modules) {
+            tracing::error!("cannot start a worker: {error:#}; trying again");
+            self.vacancies.push((Instant::now() + BACK_OFF_MAX, replaces));
+        }
+    }
+
+    /// A worker accepts connections: the one that it replaces passes its own on.
+    pub(super) fn serving(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if worker.phase != Phase::Booting {
+            return;
+        }
+        worker.phase = Phase::Serving;
+        worker.deadline = None;
+        let replaced = worker.replaces.take();
+        for (state, descriptors) in self.stranded.drain(..) {
+            worker.order(Order::Adopt(state), descriptors);
+        }
+        if let Some(old) = replaced.and_then(|old| self.workers.get_mut(&old)) {
+            old.phase = Phase::Draining { quiet: false };
+            old.deadline = Some(Instant::now() + self.config.timeouts.stop);
+            old.order(Order::Drain, Vec::new());
+        }
+    }
+
+    /// Whether all that were hired at the start serve.
+    pub(super) fn all_serve(&self) -> bool {
+        self.workers.values().filter(|worker| worker.phase == Phase::Serving).count() >= self.config.workers
+    }
+
+    /// Passes a connection on to the newest worker that serves.
+    pub(super) fn pass_on(&mut self, from: WorkerId, state: HandoverState, descriptors: Vec<OwnedFd>) {
+        let next = self.workers.iter_mut().rev().find(|(id, worker)| **id != from && worker.phase == Phase::Serving);
+        match next {
+            Some((_, worker)) => worker.order(Order::Adopt(state), descriptors),
+            None => self.stranded.push((state, descriptors)),
+        }
+    }
+
+    /// No request begins in a worker any more.
+    pub(super) fn quiet(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id)
+            && let Phase::Draining { quiet } = &mut worker.phase
+        {
+            *quiet = true;
+        }
+    }
+
+    /// A worker has no connection left.
+    pub(super) fn dismiss(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.leave();
+        }
+    }
+
+    /// Whether every request that begins anywhere is answered by this generation, or a later one.
+    pub(super) fn all_answer_with(&self, module: &str, generation: u64) -> bool {
+        let mut anyone = false;
+        let all = self.workers.values().all(|worker| match worker.phase {
+            Phase::Serving => {
+                anyone = true;
+                worker.answering.get(module).is_some_and(|&now| now >= generation)
+            }
+            Phase::Draining { quiet } => quiet,
+            Phase::Booting | Phase::Stopping | Phase::Leaving => true,
+        });
+        all && anyone
+    }
+
+    /// Graceful stop.
+    pub(super) fn stop(&mut self, patience: Duration) {
+        self.vacancies.clear();
+        for worker in self.workers.values_mut() {
+            match worker.phase {
+                Phase::Booting => worker.leave_now(),
+                Phase::Serving | Phase::Draining { .. } => {
+                    worker.phase = Phase::Stopping;
+                    worker.deadline = Some(Instant::now() + patience);
+                    worker.order(Order::Stop, Vec::new());
+                }
+                Phase::Stopping | Phase::Leaving => {}
+            }
+        }
+    }
+
+    /// Fast stop.
+    pub(super) fn end_now(&mut self) {
+        self.vacancies.clear();
+        self.workers.values_mut().for_each(Worker::leave);
+    }
+
+    /// Forgets a worker that has ended.
+    pub(super) fn remove(&mut self, id: WorkerId) -> Option<Worker> {
+        self.workers.remove(&id)
+    }
+
+    /// Hires another in the place of one that died: at once, unless they die one after the other.
+    pub(super) fn rehire(&mut self, dead: &Worker, modules: &Modules) {
+        let replaces = dead.replaces.filter(|old| self.workers.contains_key(old));
+        if dead.phase == Phase::Serving && self.workers.values().any(|other| other.phase == Phase::Booting) {
+            // Its replacement is on the way already.
+            return;
+        }
+        self.early_deaths = if dead.hired.elapsed() > EARLY { 0 } else { self.early_deaths + 1 };
+        if self.early_deaths <= 1 {
+            return self.hire_or_retry(replaces, modules);
+        }
+        let back_off = BACK_OFF_MIN.saturating_mul(1 << (self.early_deaths - 2).min(16)).min(BACK_OFF_MAX);
+        self.vacancies.push((Instant::now() + back_off, replaces));
+    }
+
+    /// When [`act_on_deadlines`](Self::act_on_deadlines) has to be called.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let of_workers = self.workers.values().filter_map(Worker::next_deadline);
+        of_workers.chain(self.vacancies.iter().map(|(due, _)| *due)).min()
+    }
+
+    /// Ends those who are late, and fills vacancies.
+    pub(super) fn act_on_deadlines(&mut self, modules: &Modules, stopping: bool) {
+        let now = Instant::now();
+        for worker in self.workers.values_mut() {
+            if worker.next_deadline().is_some_and(|deadline| deadline <= now) {
+                match worker.phase {
+                    Phase::Draining { .. } | Phase::Stopping => {
+                        tracing::warn!("worker {} still had requests in flight when its time to stop was over", worker.pid());
+                    }
+                    Phase::Booting | Phase::Serving => {
+                        tracing::error!("worker {} does not follow its orders; ending it", worker.pid());
+                    }
+                    Phase::Leaving => {}
+                }
+                worker.process.kill();
+                // The kernel ends it now; the event comes when it is reaped.
+                worker.deadline = None;
+                worker.loading_since = now;
+                if !worker.is_active() {
+                    worker.phase = Phase::Leaving;
+                }
+            }
+        }
+        if stopping {
+            return;
+        }
+        let due: Vec<_> = self.vacancies.extract_if(.., |(due, _)| *due <= now).collect();
+        due.into_iter().for_each(|(_, replaces)| self.hire_or_retry(replaces, modules));
+    }
+
+    /// Where the listeners listen.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.listeners.iter().map(|(_, address)| address)
+    }
+
+    /// Whether there is no worker.
+    pub(super) fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    fn active(&mut self) -> impl Iterator<Item = &mut Worker> {
+        self.workers.values_mut().filter(|worker| worker.is_active())
+    }
+}
+
+impl Worker {
+    /// Its process id, for the log.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The build that it is loading, if any.
+    pub(super) fn loading(&self) -> Option<(&str, u64)> {
+        self.loading.front().map(|(module, generation)| (module.as_str(), *generation))
+    }
+
+    /// Whether its end is nothing to speak of.
+    pub(super) fn is_expected_to_end(&self) -> bool {
+        self.phase == Phase::Leaving
+    }
+
+    fn is_active(&self) -> bool {
+        matches!(self.phase, Phase::Booting | Phase::Serving)
+    }
+
+    fn order(&self, order: Order, descriptors: Vec<OwnedFd>) {
+        // Its end is an event of its own.
+        _ = self.orders.send((order, descriptors));
+    }
+
+    fn load(&mut self, build: &Arc<Kept>) {
+        if self.loading.is_empty() {
+            self.loading_since = Instant::now();
+        }
+        self.loading.push_back((build.module.clone(), build.generation));
+        self.builds.push(Arc::clone(build));
+        let (module, generation, copy) = (build.module.clone(), build.generation, build.copy.clone());
+        self.order(Order::Load { module, generation, copy }, Vec::new());
+    }
+
+    fn leave(&mut self) {
+        self.phase = Phase::Leaving;
+        self.deadline = Some(Instant::now() + LEAVE_TIMEOUT);
+        self.order(Order::Exit, Vec::new());
+    }
+
+    fn leave_now(&mut self) {
+        self.phase = Phase::Leaving;
+        self.deadline = None;
+        self.process.kill();
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let loading = (self.is_active() && !self.loading.is_empty()).then(|| self.loading_since + LOAD_TIMEOUT);
+        self.deadline.into_iter().chain(loading).min()
+    }
+}
+
+/// Starts a worker process, with a thread that sends it orders, one that receives its reports, and one that waits for
+/// its end.
+fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mpsc::Sender<(Order, Vec<OwnedFd>)>)> {
+    let (ours, theirs) = Channel::pair().context("cannot open a control channel")?;
+    let (process, reaper) = Child::spawn_self("host: worker", theirs.into_fd()).context("cannot start a worker")?;
+    let (orders, to_send) = mpsc::channel::<(Order, Vec<OwnedFd>)>();
+    let sending = ours.try_clone()?;
+    let send = move || {
+        for (order, descriptors) in to_send {
+            if control::send(&sending, &order, &descriptors).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name(format!("orders {id}")).spawn(send)?;
+    let (receiving, reports) = (ours.try_clone()?, events.clone());
+    let receive = move || {
+        loop {
+            match control::receive(&receiving) {
+                Ok(Some((report, descriptors))) => {
+                    if reports.send(Event::Report(id, report, descriptors)).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => tracing::error!("worker: {error:#}"),
+            }
+        }
+    };
+    let receiver = thread::Builder::new().name(format!("reports {id}")).spawn(receive)?;
+    let wait = move || {
+        let status = reaper.wait();
+        // A process that a handler forked may hold the other end open; what the worker itself has said is in the queue.
+        ours.shut_down();
+        _ = receiver.join();
+        // Nobody receives any more when the supervisor ends.
+        _ = events.send(Event::Ended(id, status));
+    };
+    thread::Builder::new().name(format!("reaper {id}")).spawn(wait)?;
+    Ok((process, orders))
+}
+
+/// From its start to serving.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// For the constructor and `init` of one build.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For the `stop` functions of its modules, and a little more.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// A worker that dies younger than this may have a reason that the next one has too.
+const EARLY: Duration = Duration::from_secs(10);
+const BACK_OFF_MIN: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);

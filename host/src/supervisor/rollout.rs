@@ -1,0 +1,168 @@
+//! The modules, their builds, and which build is on its way to answering.
+
+use super::builds::{Build, Notice};
+use super::crew::Crew;
+use crate::handler::check::ReloadClass;
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// All modules that were ever found.
+#[derive(Default)]
+pub(super) struct Modules {
+    modules: BTreeMap<String, Module>,
+    rollouts: Vec<Rollout>,
+    announced: bool,
+}
+
+/// A module.
+#[derive(Default)]
+pub(super) struct Module {
+    /// The build that is to answer.
+    pub(super) build: Option<Arc<Kept>>,
+    /// The one before, for the case that the new one cannot be loaded to serve.
+    previous: Option<Arc<Kept>>,
+    /// Why the newest build is not used.
+    pub(super) refused: Option<(PathBuf, String)>,
+    /// How to build it.
+    pub(super) hint: Option<String>,
+}
+
+/// A build whose private copy is removed when nobody needs it any more: not even to name the line of a crash.
+pub(super) struct Kept(Build);
+
+/// A build on its way to all workers.
+struct Rollout {
+    build: Arc<Kept>,
+    first: bool,
+}
+
+/// What a notice asks of the workers.
+pub(super) enum Change {
+    None,
+    Load(Arc<Kept>),
+    /// It exists, without a sound build.
+    Announce(String),
+    Remove(String),
+}
+
+impl Modules {
+    /// Takes note of what has become of a build.
+    pub(super) fn note(&mut self, notice: Notice) -> Change {
+        match notice {
+            Notice::Scanned { .. } => Change::None,
+            Notice::Sound(build) => {
+                let build = Arc::new(Kept(build));
+                let module = self.modules.entry(build.module.clone()).or_default();
+                let first = module.build.is_none();
+                module.previous = std::mem::replace(&mut module.build, Some(Arc::clone(&build)));
+                module.refused = None;
+                module.hint = None;
+                // What is overtaken is never announced: it may answer no more when its line is read.
+                self.rollouts.retain(|rollout| rollout.build.module != build.module);
+                self.rollouts.push(Rollout { build: Arc::clone(&build), first });
+                Change::Load(build)
+            }
+            Notice::Refused { module: name, file, reason } => {
+                let module = self.modules.entry(name.clone()).or_default();
+                match &module.build {
+                    Some(good) => {
+                        tracing::error!("kept {name} generation {}: {}: {reason}", good.generation, file.display());
+                    }
+                    None => tracing::error!("refused {name}: {}: {reason}", file.display()),
+                }
+                module.refused = Some((file, reason));
+                if module.build.is_none() { Change::Announce(name) } else { Change::None }
+            }
+            Notice::NotBuilt { module: name, hint } => {
+                let module = self.modules.entry(name.clone()).or_default();
+                module.hint = Some(hint);
+                if module.build.is_none() { Change::Announce(name) } else { Change::None }
+            }
+            Notice::Gone { module } => {
+                self.modules.remove(&module);
+                self.rollouts.retain(|rollout| rollout.build.module != module);
+                tracing::info!("removed {module}: its files are gone");
+                Change::Remove(module)
+            }
+        }
+    }
+
+    /// A build that passed the check does not serve; the one before answers again, or none. What the workers are to be
+    /// told of the module, unless a newer build has come meanwhile.
+    pub(super) fn refuse(&mut self, name: &str, generation: u64, reason: &str) -> Option<Change> {
+        let module = self.modules.get_mut(name)?;
+        let bad = module.build.take_if(|build| build.generation == generation)?;
+        module.build = module.previous.take();
+        self.rollouts.retain(|rollout| rollout.build.module != name);
+        module.refused = Some((bad.source.clone(), reason.to_owned()));
+        match &module.build {
+            Some(good) => {
+                tracing::error!("kept {name} generation {}: {}: {reason}", good.generation, bad.source.display());
+                Some(Change::None)
+            }
+            None => {
+                tracing::error!("refused {name}: {}: {reason}", bad.source.display());
+                Some(Change::Announce(name.to_owned()))
+            }
+        }
+    }
+
+    /// Logs the builds that answer everywhere: from then on no older one begins an answer.
+    pub(super) fn announce_completed(&mut self, crew: &Crew) {
+        let (announced, modules) = (self.announced, &mut self.modules);
+        self.rollouts.retain(|Rollout { build, first }| {
+            if !crew.all_answer_with(&build.module, build.generation) {
+                return true;
+            }
+            let ms = Instant::now().saturating_duration_since(build.noticed).as_millis();
+            let verb = if *first { "loaded" } else { "reloaded" };
+            if announced {
+                tracing::info!("{verb} {} generation {} in {ms} ms", build.module, build.generation);
+            }
+            if let Some(module) = modules.get_mut(&build.module) {
+                module.previous = None;
+            }
+            false
+        });
+    }
+
+    /// People have read the start-up table: from now on builds are announced one by one.
+    pub(super) fn announced(&mut self) {
+        self.rollouts.clear();
+        self.announced = true;
+    }
+
+    /// A module by its name.
+    pub(super) fn get(&self, name: &str) -> Option<&Module> {
+        self.modules.get(name)
+    }
+
+    /// All modules by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Module)> {
+        self.modules.iter().map(|(name, module)| (name.as_str(), module))
+    }
+}
+
+impl Kept {
+    /// Whether a process that has loaded an older build of the module cannot load this one properly.
+    pub(super) fn needs_new_worker(&self) -> bool {
+        self.report.class == ReloadClass::Replace
+    }
+}
+
+impl Deref for Kept {
+    type Target = Build;
+
+    fn deref(&self) -> &Build {
+        &self.0
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        super::builds::discard(&self.0);
+    }
+}
