@@ -5,4 +5,5 @@ compile_error!("host runs on Linux only: it is built on epoll, inotify, file lea
 pub mod config;
 pub mod http;
 pub mod response;
+pub mod site;
 pub mod sys;
