@@ -252,8 +252,8 @@ impl Fields {
         &self.lines
     }
 
-    /// Adds a field that is known to be valid.
-    fn append(&mut self, name: &[u8], value: &[u8]) {
+    /// Adds a field of the server's own, which is valid and none that [`Fields::push`] treats apart.
+    pub(crate) fn append(&mut self, name: &[u8], value: &[u8]) {
         self.lines.reserve(name.len() + value.len() + 4);
         self.lines.extend_from_slice(name);
         self.lines.extend_from_slice(b": ");

@@ -3,7 +3,8 @@
 //! It mixes three numbers. The *modification time in nanoseconds* changes with every write. The *size* tells apart what
 //! two writes within one tick of the clock leave. The *inode* tells apart a file that was renamed into place with
 //! its old time kept, which is what deployments by archive or by reproducible build do. Two writes of the same size
-//! in one tick could share a tag; since Linux 6.13 a time that has been looked at is never given twice, and we have looked.
+//! in one tick could share a tag; since Linux 6.13 the usual file systems never give a time again that has been looked at,
+//! and who has made a tag has looked.
 //! The numbers are mixed rather than shown because inode numbers are nobody's business.
 
 /// A strong entity tag, with its quotes.

@@ -5,9 +5,16 @@ use super::Reject;
 /// A decoded path. It begins with `/`, no segment of it is `.` or `..`, and none has a NUL or had an encoded slash in it.
 ///
 /// Segments may be empty (`//`) and need not be UTF-8.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
     bytes: Vec<u8>,
+}
+
+impl Default for Path {
+    /// The path `/`.
+    fn default() -> Path {
+        Path { bytes: b"/".to_vec() }
+    }
 }
 
 impl Path {
@@ -21,15 +28,15 @@ impl Path {
     /// As [`Path::parse`], but into the buffer of an earlier path. After an error the path is `/`.
     pub fn parse_into(&mut self, raw: &str) -> Result<(), Reject> {
         self.bytes.clear();
-        self.read(raw.as_bytes()).inspect_err(|_| self.bytes.clear())
+        self.read(raw.as_bytes()).inspect_err(|_| {
+            self.bytes.clear();
+            self.bytes.push(b'/');
+        })
     }
 
     /// The path, beginning with `/`.
     pub fn as_bytes(&self) -> &[u8] {
-        match self.bytes.as_slice() {
-            [] => b"/",
-            bytes => bytes,
-        }
+        &self.bytes
     }
 
     /// What is between the slashes. The last segment is empty if the path ends with one, so `/` has one, empty segment.
@@ -42,6 +49,7 @@ impl Path {
         self.as_bytes().ends_with(b"/")
     }
 
+    /// Appends the path of `raw` to the empty buffer.
     fn read(&mut self, raw: &[u8]) -> Result<(), Reject> {
         let Some(raw) = raw.strip_prefix(b"/") else {
             return Err(Reject::bad_request("the path must begin with a slash"));
@@ -187,8 +195,8 @@ mod tests {
         path.parse_into("/b").unwrap();
         assert_eq!(path.as_bytes(), b"/b");
         path.parse_into("/c/%zz").unwrap_err();
-        assert_eq!(path, Path::default());
         assert_eq!(path.as_bytes(), b"/");
+        assert_eq!(Path::default(), Path::parse("/").unwrap());
     }
 
     #[test]

@@ -110,17 +110,16 @@ fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 mod tests {
     use super::*;
 
-    fn parts(method: &str, target: &str) -> Result<(String, Option<String>, Option<String>), u16> {
+    /// Path, query and authority, or the status of the refusal.
+    type Parts = Result<(String, Option<String>, Option<String>), u16>;
+
+    fn parts(method: &str, target: &str) -> Parts {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let target = parse(method.as_bytes(), target.as_bytes()).map_err(|reject| reject.status)?;
         Ok((text(target.path), target.query.map(text), target.authority.map(text)))
     }
 
-    fn ok(
-        path: &str,
-        query: Option<&str>,
-        authority: Option<&str>,
-    ) -> Result<(String, Option<String>, Option<String>), u16> {
+    fn ok(path: &str, query: Option<&str>, authority: Option<&str>) -> Parts {
         Ok((path.to_owned(), query.map(str::to_owned), authority.map(str::to_owned)))
     }
 

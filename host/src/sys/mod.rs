@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod epoll;
 pub mod exec;
+pub mod files;
 pub mod inbox;
 pub mod process;
 pub mod socket;

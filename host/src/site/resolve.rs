@@ -1,0 +1,154 @@
+//! Which file a path means.
+//!
+//! Names that a site never shows are turned away before the file system is asked. Then a path without a slash at its end
+//! is a file, or a folder that is redirected to itself with a slash; a path with one is the folder's index page.
+
+use super::content_type;
+use crate::http::Reject;
+use crate::http::path::Path;
+use crate::sys::files::{Folder, Kind, Opened};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rustix::io::Errno;
+use std::borrow::Cow;
+
+/// The pages that make a folder count, the first that exists.
+const INDEX_PAGES: [&[u8]; 2] = [b"index.html", b"index.htm"];
+
+/// What a site has at a path.
+#[derive(Debug)]
+pub enum Target {
+    /// A regular file.
+    File(File),
+    /// A folder with an index page, asked for without the slash at its end.
+    Folder {
+        /// The folder's path with the slash, percent-encoded. It begins with one slash, never two.
+        location: String,
+    },
+    /// Something that cannot be shown.
+    Refused(Reject),
+}
+
+/// A file that can be sent.
+#[derive(Debug)]
+pub struct File {
+    /// The file.
+    pub(super) opened: Opened,
+    /// The value of its `Content-Type` field.
+    pub(super) content_type: Cow<'static, str>,
+}
+
+/// What `folder` has at `path`.
+pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
+    if !is_shown(path) {
+        return None;
+    }
+    let relative = &path.as_bytes()[1..];
+    if path.is_folder() {
+        return find_index(folder, relative);
+    }
+    let refused = match folder.open_beneath(relative) {
+        Ok(opened) if opened.kind == Kind::File => return Some(file(opened, relative)),
+        Ok(opened) if opened.kind == Kind::Folder => None,
+        Ok(_) => return None,
+        // A folder that may be entered but not read looks like this; its index page decides.
+        Err(Errno::ACCESS) => refusal(Errno::ACCESS),
+        Err(error) => return refusal(error),
+    };
+    match find_index(folder, &[relative, b"/"].concat()) {
+        Some(Target::File(_)) => Some(Target::Folder { location: format!("/{}/", percent_encode(relative, KEPT)) }),
+        _ => refused,
+    }
+}
+
+/// Whether a site shows files with this path, if it has them.
+fn is_shown(path: &Path) -> bool {
+    let mut segments = path.segments().peekable();
+    while let Some(segment) = segments.next() {
+        // SECURITY: an empty segment would let `//other.example/folder` be redirected to itself, which a browser takes for a
+        // host. No file has such a path, so it is not there.
+        if segment.is_empty() && segments.peek().is_some() {
+            return false;
+        }
+        // SECURITY: names that begin with a dot are the author's own (`.git`, `.env`); a library's code is not a page.
+        if segment.starts_with(b".") || segment.ends_with(b".so") {
+            return false;
+        }
+    }
+    true
+}
+
+/// The index page of the folder at `relative`, which ends with a slash unless it is empty.
+fn find_index(folder: &Folder, relative: &[u8]) -> Option<Target> {
+    for page in INDEX_PAGES {
+        match folder.open_beneath(&[relative, page].concat()) {
+            Ok(opened) if opened.kind == Kind::File => return Some(file(opened, page)),
+            Ok(_) => {}
+            Err(error) => {
+                if let Some(refused) = refusal(error) {
+                    return Some(refused);
+                }
+            }
+        }
+    }
+    None
+}
+
+fn file(opened: Opened, name: &[u8]) -> Target {
+    Target::File(File { opened, content_type: content_type::of(name) })
+}
+
+/// What a failed open means. What is not there, or not under the root, is nothing.
+fn refusal(error: Errno) -> Option<Target> {
+    let reject = match error {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG => return None,
+        // Sockets, devices without a driver, and names that the file system cannot have.
+        Errno::NXIO | Errno::NODEV | Errno::INVAL | Errno::ILSEQ => return None,
+        Errno::ACCESS | Errno::PERM => Reject::new(403, "the server may not read this file"),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => {
+            Reject::new(503, "the server is out of file descriptors or memory")
+        }
+        _ => Reject::new(500, "the file system failed"),
+    };
+    Some(Target::Refused(reject))
+}
+
+/// What stands unencoded in a path besides letters and digits (RFC 3986 §3.3). A backslash does not: browsers take it for a
+/// slash.
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_from_absence() {
+        let status = |error| match refusal(error) {
+            Some(Target::Refused(reject)) => Some(reject.status),
+            _ => None,
+        };
+        for error in [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::XDEV, Errno::NAMETOOLONG, Errno::NXIO] {
+            assert_eq!(status(error), None, "{error}");
+        }
+        assert_eq!(status(Errno::ACCESS), Some(403));
+        assert_eq!(status(Errno::MFILE), Some(503));
+        assert_eq!(status(Errno::IO), Some(500));
+    }
+}

@@ -1,0 +1,243 @@
+//! Files beneath a folder that is held open, so that nothing outside of it can be reached by any name.
+//!
+//! The kernel keeps to the folder (openat2(2), `RESOLVE_BENEATH`). Where it cannot, because it is older than 5.6 or a
+//! sandbox forbids the call, the path is walked folder by folder, and then no symbolic link is followed at all.
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// How often an openat2 that lost a race with a rename is tried again (openat2(2), EAGAIN).
+const RACES_MAX: usize = 8;
+
+/// A folder, held open: it stays the same when the process changes its working directory, or when it is renamed.
+#[derive(Debug)]
+pub struct Folder {
+    descriptor: OwnedFd,
+    has_openat2: bool,
+}
+
+/// Something that has been opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// It, open for reading. Close-on-exec.
+    pub descriptor: OwnedFd,
+    /// What it is.
+    pub kind: Kind,
+    /// Its number in its file system.
+    pub inode: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When its content last changed, in nanoseconds since 1970; negative before.
+    pub modified_ns: i128,
+}
+
+/// The kinds of things in a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A device, FIFO or socket.
+    Other,
+}
+
+impl Folder {
+    /// Opens a folder.
+    pub fn open(path: &Path) -> Result<Folder, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let descriptor = rustix::fs::open(path, flags, Mode::empty())?;
+        // ENOSYS on old kernels; EPERM in sandboxes that do not know the call.
+        let has_openat2 = match rustix::fs::openat2(&descriptor, ".", flags, Mode::empty(), BENEATH) {
+            Ok(_) => true,
+            Err(Errno::NOSYS | Errno::PERM) => false,
+            Err(error) => return Err(error),
+        };
+        Ok(Folder { descriptor, has_openat2 })
+    }
+
+    /// Opens the file or folder at `path`, relative to this folder, for reading. It never blocks.
+    ///
+    /// A path that leads out of the folder is an error: `EXDEV`, or `ELOOP` where links are not followed.
+    pub fn open_beneath(&self, path: &[u8]) -> Result<Opened, Errno> {
+        // O_NONBLOCK: opening a FIFO would wait for a writer. O_NOCTTY: a terminal would become the process's own.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let descriptor = match self.has_openat2 {
+            true => self.resolve(path, flags)?,
+            false => self.walk(path, flags)?,
+        };
+        let stat = rustix::fs::fstat(&descriptor)?;
+        Ok(Opened {
+            descriptor,
+            kind: kind(&stat),
+            inode: stat.st_ino,
+            size: stat.st_size as u64,
+            modified_ns: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+        })
+    }
+
+    fn resolve(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let mut races = 0;
+        loop {
+            match rustix::fs::openat2(&self.descriptor, path, flags, Mode::empty(), BENEATH) {
+                Err(Errno::AGAIN) if races < RACES_MAX => races += 1,
+                Err(Errno::INTR) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn walk(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let mut parent: Option<OwnedFd> = None;
+        let mut rest = path;
+        loop {
+            let slash = memchr::memchr(b'/', rest);
+            let name = &rest[..slash.unwrap_or(rest.len())];
+            // An empty name is what an absolute path begins with; a dot or two would undo the walk.
+            if matches!(name, b"" | b"." | b"..") {
+                return Err(Errno::XDEV);
+            }
+            let flags = match slash {
+                Some(_) => OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                None => flags,
+            };
+            let folder = parent.as_ref().unwrap_or(&self.descriptor);
+            let next = retry(|| rustix::fs::openat(folder, name, flags | OFlags::NOFOLLOW, Mode::empty()))?;
+            let Some(slash) = slash else { return Ok(next) };
+            parent = Some(next);
+            rest = &rest[slash + 1..];
+        }
+    }
+}
+
+/// The first `length` bytes of a file, or all of it if it has become shorter. Its file position stays.
+pub fn read_start(file: impl AsFd, length: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let offset = bytes.len() as u64;
+        let count = retry(|| rustix::io::pread(&file, rustix::buffer::spare_capacity(&mut bytes), offset))?;
+        if count == 0 {
+            break;
+        }
+    }
+    // The capacity may be more than what was asked for.
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+
+fn kind(stat: &Stat) -> Kind {
+    match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+        rustix::fs::FileType::RegularFile => Kind::File,
+        rustix::fs::FileType::Directory => Kind::Folder,
+        _ => Kind::Other,
+    }
+}
+
+/// Calls again when a signal interrupted the call.
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    /// The same folder twice: as the kernel resolves it, and as it is walked where the kernel cannot.
+    fn both(path: &Path) -> [Folder; 2] {
+        let resolved = Folder::open(path).unwrap();
+        assert!(resolved.has_openat2, "these tests need openat2");
+        [resolved, Folder { has_openat2: false, ..Folder::open(path).unwrap() }]
+    }
+
+    #[test]
+    fn files_and_folders_are_opened_with_their_metadata() {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir_all(base.path().join("a/b")).unwrap();
+        fs::write(base.path().join("a/b/c"), "hello").unwrap();
+        for folder in both(base.path()) {
+            let file = folder.open_beneath(b"a/b/c").unwrap();
+            assert_eq!((file.kind, file.size), (Kind::File, 5));
+            let metadata = fs::metadata(base.path().join("a/b/c")).unwrap();
+            let modified = metadata.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+            assert_eq!(file.modified_ns, modified.as_nanos() as i128);
+            assert_eq!(file.inode, std::os::unix::fs::MetadataExt::ino(&metadata));
+            assert_eq!(read_start(&file.descriptor, 5).unwrap(), b"hello");
+            let flags = rustix::io::fcntl_getfd(&file.descriptor).unwrap();
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+
+            assert_eq!(folder.open_beneath(b"a/b").unwrap().kind, Kind::Folder);
+            assert_eq!(folder.open_beneath(b"a/x").unwrap_err(), Errno::NOENT);
+            assert_eq!(folder.open_beneath(b"a/b/c/d").unwrap_err(), Errno::NOTDIR);
+        }
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_folder() {
+        let base = tempfile::tempdir().unwrap();
+        fs::write(base.path().join("secret"), "x").unwrap();
+        let inside = base.path().join("inside");
+        fs::create_dir_all(inside.join("sub")).unwrap();
+        symlink("../secret", inside.join("relative")).unwrap();
+        symlink(base.path().join("secret"), inside.join("absolute")).unwrap();
+        symlink("..", inside.join("up")).unwrap();
+        symlink("/proc/self/root", inside.join("magic")).unwrap();
+        symlink("loop", inside.join("loop")).unwrap();
+        for folder in both(&inside) {
+            for path in [
+                "relative",
+                "absolute",
+                "up/secret",
+                "magic/etc/passwd",
+                "../secret",
+                "sub/../../secret",
+                "/etc/passwd",
+                "loop",
+            ] {
+                let error = folder.open_beneath(path.as_bytes()).unwrap_err();
+                assert!(matches!(error, Errno::XDEV | Errno::LOOP | Errno::NOTDIR), "{path}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn links_that_stay_inside_are_followed_where_the_kernel_resolves() {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir(base.path().join("sub")).unwrap();
+        fs::write(base.path().join("target"), "hello").unwrap();
+        symlink("../target", base.path().join("sub/link")).unwrap();
+        let [resolved, walked] = both(base.path());
+        assert_eq!(resolved.open_beneath(b"sub/link").unwrap().kind, Kind::File);
+        assert_eq!(walked.open_beneath(b"sub/link").unwrap_err(), Errno::LOOP);
+    }
+
+    #[test]
+    fn a_fifo_does_not_block() {
+        let base = tempfile::tempdir().unwrap();
+        let fifo = base.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for folder in both(base.path()) {
+            assert_eq!(folder.open_beneath(b"fifo").unwrap().kind, Kind::Other);
+        }
+    }
+
+    #[test]
+    fn a_shorter_file_gives_what_it_has() {
+        let base = tempfile::tempdir().unwrap();
+        fs::write(base.path().join("a"), "hello").unwrap();
+        let file = Folder::open(base.path()).unwrap().open_beneath(b"a").unwrap();
+        assert_eq!(read_start(&file.descriptor, 3).unwrap(), b"hel");
+        assert_eq!(read_start(&file.descriptor, 100).unwrap(), b"hello");
+        assert_eq!(read_start(&file.descriptor, 0).unwrap(), b"");
+    }
+}
