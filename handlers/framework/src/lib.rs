@@ -1,6 +1,6 @@
 //! A framework of a page, and an application made with it: `host framework:app`.
 //!
-//! The application is the table of [`ROUTES`]; the framework is [`app`], which looks a path up there. It is the root
+//! The application is the table `ROUTES`; the framework is `app`, which looks a path up there. It is the root
 //! application, so that `/sayhello` comes here, with `PATH_INFO=/sayhello`; it works under `/framework.so/` as well.
 
 use abi::{Body, Environ, StartResponse};
