@@ -8,6 +8,7 @@ pub mod compile;
 pub mod load;
 pub mod process;
 pub mod server;
+pub mod source;
 
 pub use client::{Client, Response};
 pub use compile::cc;
