@@ -1,9 +1,9 @@
 //! The command line: arguments, environment and file become one checked [`Config`], or a refusal that says what to do.
 //!
 //! 1. The arguments are parsed as they stand: help, `check` and `generate` need no more, and they name the file.
-//! 2. The file's and then the environment's settings become the options' default values ([`sources`]).
+//! 2. The file's and then the environment's settings become the options' default values (`cli::sources`).
 //! 3. The arguments are parsed again over those defaults, so that clap decides what wins.
-//! 4. What needs more than one value, or the file system, is checked ([`Cli::config`]).
+//! 4. What needs more than one value, or the file system, is checked (`Cli::config`).
 
 mod sources;
 

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+#[expect(clippy::match_single_binding, reason = "workers and checkers are about to be told apart here")]
 fn main() -> ExitCode {
     match std::env::args_os().next().as_deref().and_then(OsStr::to_str) {
         Some("host: worker") => host::worker::main(),

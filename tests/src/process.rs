@@ -1,0 +1,68 @@
+//! Processes as /proc shows them (proc(5)).
+
+use std::fs;
+
+/// A process that existed when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its process id.
+    pub id: u32,
+    /// Its command line, with spaces between the arguments: `host: worker`. Empty for a zombie.
+    pub command: String,
+    /// The letter for its state: `R`, `S`, `Z` for a zombie.
+    pub state: char,
+}
+
+/// The direct children of process `parent`, zombies included, oldest number first.
+///
+/// # Panics
+/// /proc is not there.
+pub fn children(parent: u32) -> Vec<Process> {
+    let mut found: Vec<Process> = fs::read_dir("/proc")
+        .expect("/proc is mounted")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|id| look(id).filter(|(_, its_parent)| *its_parent == parent))
+        .map(|(process, _)| process)
+        .collect();
+    found.sort_by_key(|process| process.id);
+    found
+}
+
+/// The process of that number, if there is one.
+pub fn find(id: u32) -> Option<Process> {
+    look(id).map(|(process, _)| process)
+}
+
+/// How many descriptors process `id` has open; none if it is gone.
+pub fn descriptors(id: u32) -> Option<usize> {
+    Some(fs::read_dir(format!("/proc/{id}/fd")).ok()?.count())
+}
+
+fn look(id: u32) -> Option<(Process, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name stands in parentheses and may itself have some, so the last one ends it.
+    let mut fields = stat[stat.rfind(')')? + 2..].split(' ');
+    let state = fields.next()?.chars().next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
+    let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+    Some((Process { id, command, state }, parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn children_are_found_with_their_command_until_they_are_reaped() {
+        let mut child = Command::new("cat").arg("-").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let id = child.id();
+        let mine = || children(std::process::id()).into_iter().find(|process| process.id == id);
+        crate::eventually("cat runs", crate::PATIENCE, || mine().filter(|process| process.command == "cat -"));
+        drop(child.stdin.take());
+        crate::eventually("cat is a zombie", crate::PATIENCE, || mine().filter(|process| process.state == 'Z'));
+        child.wait().unwrap();
+        assert_eq!(mine(), None);
+    }
+}

@@ -1,0 +1,398 @@
+//! The rules that keep the repository readable, checked by reading it.
+//!
+//! Each rule is a function from files to breaches, `path:line: what is wrong`. It is applied to the repository, and
+//! also to files made up to break it, so that a rule cannot silently stop working.
+
+use tests::source::{Source, Word, files, words};
+
+/// The layers of `host/src`, by module: a module may use those of its own number or lower.
+///
+/// `config` and `exit` are values that everybody reads, so they are at the bottom although the command line makes
+/// them.
+const LAYERS: [(&str, u8); 17] = [
+    ("main", 6),
+    ("cli", 6),
+    ("supervisor", 5),
+    ("worker", 5),
+    ("dev", 5),
+    ("server", 4),
+    ("route", 3),
+    ("site", 2),
+    ("handler", 2),
+    ("response", 1),
+    ("request", 1),
+    ("http", 1),
+    ("log", 1),
+    ("metrics", 1),
+    ("sys", 0),
+    ("config", 0),
+    ("exit", 0),
+];
+
+/// Modules of one layer that still must not know each other: what serves files never meets what runs code.
+const STRANGERS: [(&str, &str); 2] = [("site", "handler"), ("handler", "site")];
+
+/// Crates that only one file may name, so that they can be exchanged or audited there.
+const CONFINED: [(&str, &str); 2] =
+    [("libloading", "host/src/handler/library.rs"), ("notify", "host/src/supervisor/builds/watcher.rs")];
+
+/// Where `unsafe` may stand.
+const UNSAFE_ROOMS: [&str; 3] = ["host/src/sys/", "host/src/handler/", "abi/"];
+
+const LINES_MAX: usize = 500;
+const README_LINES_MAX: usize = 150;
+
+/// Files over [`LINES_MAX`], each with the reason why it is not better in parts.
+const LONG_FILES: [(&str, &str); 0] = [];
+
+/// Everything that may lie at the top.
+const TOP: [&str; 23] = [
+    ".ci",
+    ".gitignore",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "SECURITY.md",
+    "abi",
+    "bench",
+    "clippy.toml",
+    "deny.toml",
+    "docs",
+    "handlers",
+    "host",
+    "html",
+    "packaging",
+    "rust-toolchain.toml",
+    "rustfmt.toml",
+    "tests",
+];
+
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: [&str; 4] = ["util", "utils", "helpers", "common"];
+
+/// Folders of somebody's machine. Written so that this file does not break its own rule.
+const MACHINE_PATHS: [&str; 3] = [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/ho", "me/")];
+
+fn layers(files: &[Source]) -> Vec<String> {
+    let rank = |module: &str| LAYERS.iter().find(|(name, _)| *name == module).map(|(_, rank)| *rank);
+    let mut breaches = Vec::new();
+    for file in files {
+        let Some(inner) = file.path.strip_prefix("host/src/").and_then(|path| path.strip_suffix(".rs")) else {
+            continue;
+        };
+        let mut path: Vec<&str> = inner.split('/').filter(|part| *part != "mod").collect();
+        if path == ["lib"] {
+            // The root of the tree lists the modules and is above them all.
+            continue;
+        }
+        let module = path.remove(0);
+        let Some(own) = rank(module) else {
+            breaches.push(format!("{}:1: the module {module} has no layer; give it one in LAYERS", file.path));
+            continue;
+        };
+        for (used, line) in uses(&file.code(), 1 + path.len()) {
+            let strange = STRANGERS.contains(&(module, used.as_str()));
+            if strange || rank(&used).is_some_and(|rank| rank > own) {
+                breaches.push(format!("{}:{line}: {module} uses {used}, which it must not know", file.path));
+            }
+        }
+    }
+    breaches
+}
+
+/// The top-level modules that `code` names by paths from `crate`, or by `super` from a module `depth` levels down.
+fn uses(code: &str, depth: usize) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    let mut supers = 0;
+    for word in words(code) {
+        let Some(rest) = word.rest.strip_prefix("::") else {
+            supers = 0;
+            continue;
+        };
+        supers = if word.text == "super" { supers + 1 } else { 0 };
+        // `$crate` of a macro is somebody else's root only outside this crate.
+        if word.text == "crate" || supers == depth {
+            found.extend(first_segments(rest).into_iter().map(|name| (name, word.line)));
+        }
+    }
+    found
+}
+
+/// `a` of `a::b`; `a` and `c` of `{a::{b}, c}`.
+fn first_segments(rest: &str) -> Vec<String> {
+    let name = |text: &str| words(text).next().map(|word: Word<'_>| word.text.to_owned());
+    let Some(group) = rest.strip_prefix('{') else { return name(rest).into_iter().collect() };
+    let mut depth = 0;
+    let mut segments = vec![String::new()];
+    for c in group.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => segments.push(String::new()),
+            _ => {}
+        }
+        if depth == 0
+            && let Some(last) = segments.last_mut()
+        {
+            last.push(c);
+        }
+    }
+    segments.iter().filter_map(|segment| name(segment)).collect()
+}
+
+fn confined_crates(files: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for file in rust(files) {
+        let code = file.code();
+        for word in words(&code) {
+            let confined = CONFINED.iter().find(|(name, room)| *name == word.text && *room != file.path);
+            if let Some((name, room)) = confined
+                && word.rest.starts_with("::")
+            {
+                breaches.push(format!("{}:{}: only {room} names {name}", file.path, word.line));
+            }
+        }
+    }
+    breaches
+}
+
+fn unsafe_rooms(files: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for file in rust(files).filter(|file| !UNSAFE_ROOMS.iter().any(|room| file.path.starts_with(room))) {
+        let code = file.code();
+        breaches.extend(
+            words(&code)
+                .filter(|word| word.text == "unsafe")
+                .map(|word| format!("{}:{}: unsafe stands only in {}", file.path, word.line, UNSAFE_ROOMS.join(", "))),
+        );
+    }
+    breaches
+}
+
+fn sizes(files: &[Source], long: &[(&str, &str)]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for file in files.iter().filter(|file| file.path != "Cargo.lock" && !file.path.starts_with("LICENSE")) {
+        let lines = file.text.lines().count();
+        let listed = long.iter().any(|(path, _)| *path == file.path);
+        let max = if file.path == "README.md" { README_LINES_MAX } else { LINES_MAX };
+        if lines > max && !listed {
+            breaches.push(format!(
+                "{}:{}: more than {max} lines; part it, or list it with its reason",
+                file.path,
+                max + 1
+            ));
+        }
+        if lines <= max && listed {
+            breaches.push(format!("{}:{lines}: it is no longer long; take it off the list", file.path));
+        }
+    }
+    for (path, _) in long.iter().filter(|(path, _)| !files.iter().any(|file| file.path == *path)) {
+        breaches.push(format!("{path}:1: it is listed as long but does not exist"));
+    }
+    breaches
+}
+
+fn names(files: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for file in files {
+        let top = file.path.split('/').next().unwrap_or_default();
+        if !TOP.contains(&top) {
+            breaches.push(format!("{}:1: {top} is not known at the top; list it in TOP with the others", file.path));
+        }
+        let empty = |part: &str| EMPTY_NAMES.contains(&part.split('.').next().unwrap_or_default());
+        if file.path.split('/').any(empty) {
+            breaches.push(format!("{}:1: a name that says nothing; name the concern", file.path));
+        }
+    }
+    breaches
+}
+
+fn first_sentences(files: &[Source]) -> Vec<String> {
+    let silent = rust(files).filter(|file| !file.text.starts_with("//! "));
+    silent.map(|file| format!("{}:1: the first line must say what the file is (//! …)", file.path)).collect()
+}
+
+fn machine_paths(files: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for file in files {
+        for (index, line) in file.text.lines().enumerate() {
+            for path in MACHINE_PATHS {
+                // A folder from the root: nothing that a path could go on from stands before it.
+                let found = line
+                    .match_indices(path)
+                    .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-~}>)".contains(c)));
+                if found {
+                    breaches.push(format!("{}:{}: {path} is a folder of one machine", file.path, index + 1));
+                }
+            }
+        }
+    }
+    breaches
+}
+
+fn dependencies(files: &[Source]) -> Vec<String> {
+    let decisions: String = texts(files, |path| path.starts_with("docs/decisions/"));
+    let mut breaches = Vec::new();
+    for file in files.iter().filter(|file| file.path.ends_with("Cargo.toml")) {
+        let mut in_dependencies = false;
+        for (index, line) in file.text.lines().enumerate() {
+            if line.starts_with('[') {
+                in_dependencies = line.ends_with("dependencies]");
+                continue;
+            }
+            let name = line.split(['=', '.', ' ']).next().unwrap_or_default();
+            let ours = line.contains("path = ") || name == "abi" || name == "host";
+            if in_dependencies && !name.is_empty() && !name.starts_with('#') && !ours {
+                // As the table of decisions has it, or as prose does.
+                if !decisions.contains(&format!("`{name}`")) {
+                    breaches.push(format!("{}:{}: no line about `{name}` in docs/decisions/", file.path, index + 1));
+                }
+            }
+        }
+    }
+    breaches
+}
+
+/// A variable is read by its literal name, or by a constant whose name ends in `VARIABLE`.
+fn variables(files: &[Source]) -> Vec<String> {
+    let documents = texts(files, |path| path.ends_with(".md"));
+    let mut breaches = Vec::new();
+    for file in rust(files) {
+        for (index, line) in file.text.lines().enumerate() {
+            for before in ["env::var(\"", "env::var_os(\"", "environment(\"", "VARIABLE: &str = \""] {
+                for (at, _) in line.match_indices(before) {
+                    let name = line[at + before.len()..].split('"').next().unwrap_or_default();
+                    if !documents.contains(&format!("`{name}`")) && !line.trim_start().starts_with("//") {
+                        breaches.push(format!("{}:{}: no document explains `{name}`", file.path, index + 1));
+                    }
+                }
+            }
+        }
+    }
+    breaches
+}
+
+fn rust(files: &[Source]) -> impl Iterator<Item = &Source> {
+    files.iter().filter(|file| file.path.ends_with(".rs"))
+}
+
+fn texts(files: &[Source], wanted: impl Fn(&str) -> bool) -> String {
+    files.iter().filter(|file| wanted(&file.path)).map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_repository_keeps_its_rules() {
+    let files = files();
+    assert!(files.len() > 20, "git lists hardly any files");
+    let breaches = [
+        layers(&files),
+        confined_crates(&files),
+        unsafe_rooms(&files),
+        sizes(&files, &LONG_FILES),
+        names(&files),
+        first_sentences(&files),
+        machine_paths(&files),
+        dependencies(&files),
+        variables(&files),
+    ]
+    .concat();
+    assert!(breaches.is_empty(), "{} breaches:\n{}", breaches.len(), breaches.join("\n"));
+}
+
+/// The breaches of `rule` by made-up files.
+fn broken(rule: impl Fn(&[Source]) -> Vec<String>, files: &[(&str, &str)]) -> Vec<String> {
+    let source = |(path, text): &(&str, &str)| Source { path: (*path).to_owned(), text: (*text).to_owned() };
+    rule(&files.iter().map(source).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_layer_that_looks_up_is_found() {
+    let site = "use crate::config::Config;\nuse crate::{\n    http::{self, date},\n    handler,\n};\n";
+    assert_eq!(
+        broken(layers, &[("host/src/site/reply.rs", site)]),
+        ["host/src/site/reply.rs:2: site uses handler, which it must not know"]
+    );
+    for (path, text) in [
+        ("host/src/http/mod.rs", "fn f() { crate::server::run() }"),
+        ("host/src/http/parse.rs", "use super::super::server;"),
+        ("host/src/http/mod.rs", "use super::{server as s};"),
+        ("host/src/handler/call.rs", "use crate::site;"),
+        ("host/src/sys/exec.rs", "use crate::log;"),
+        ("host/src/nowhere.rs", ""),
+    ] {
+        assert_eq!(broken(layers, &[(path, text)]).len(), 1, "{path} {text}");
+    }
+    for (path, text) in [
+        ("host/src/http/parse.rs", "use super::server;\n//! [`crate::server`]\nconst A: &str = \"crate::server\";"),
+        ("host/src/cli.rs", "use crate::supervisor;"),
+        ("host/src/supervisor/roll.rs", "use crate::worker; use super::super::sys;"),
+        ("host/src/lib.rs", "pub use crate::server;"),
+    ] {
+        assert!(broken(layers, &[(path, text)]).is_empty(), "{path} {text}");
+    }
+}
+
+#[test]
+fn a_crate_out_of_its_file_is_found() {
+    for name in ["libloading", "notify"] {
+        assert_eq!(broken(confined_crates, &[("host/src/a.rs", &format!("\nuse {name}::A;"))]).len(), 1);
+    }
+    let rightful =
+        [("host/src/handler/library.rs", "use libloading::A;"), ("host/src/a.rs", "condvar.notify(); // notify::A")];
+    assert!(broken(confined_crates, &rightful).is_empty());
+}
+
+#[test]
+fn unsafe_out_of_its_rooms_is_found() {
+    let text = "// unsafe\nfn f() { unsafe { g() } }";
+    assert_eq!(broken(unsafe_rooms, &[("host/src/server/mod.rs", text)]).len(), 1);
+    assert!(broken(unsafe_rooms, &[("host/src/sys/a.rs", text), ("abi/src/a.rs", text)]).is_empty());
+}
+
+#[test]
+fn long_files_are_found_and_so_are_stale_exceptions() {
+    let long = "\n".repeat(LINES_MAX + 1);
+    let rule = |files: &[Source]| sizes(files, &[("a.rs", "")]);
+    assert!(broken(rule, &[("a.rs", &long)]).is_empty());
+    assert_eq!(broken(rule, &[("a.rs", &long), ("b.rs", &long)]).len(), 1);
+    assert_eq!(broken(rule, &[("a.rs", "")]).len(), 1);
+    assert_eq!(broken(rule, &[]).len(), 1);
+    let readme = "\n".repeat(README_LINES_MAX + 1);
+    assert_eq!(broken(|files| sizes(files, &[]), &[("README.md", &readme)]).len(), 1);
+}
+
+#[test]
+fn names_paths_and_silent_files_are_found() {
+    assert_eq!(broken(names, &[("notes.txt", ""), ("host/src/utils.rs", ""), ("host/src/common/a.rs", "")]).len(), 3);
+    assert!(broken(names, &[("host/src/http/mod.rs", "")]).is_empty());
+    assert_eq!(broken(first_sentences, &[("host/src/a.rs", "use b;")]).len(), 1);
+    let path = format!("{}x", MACHINE_PATHS[1]);
+    assert_eq!(
+        broken(machine_paths, &[("a.md", &format!("see {path}"))]),
+        [format!("a.md:1: {} is a folder of one machine", MACHINE_PATHS[1])]
+    );
+    assert!(broken(machine_paths, &[("a.md", &format!("frame{path}"))]).is_empty());
+}
+
+#[test]
+fn unexplained_dependencies_and_variables_are_found() {
+    let manifest = "[package]\nname = \"a\"\n[dependencies]\nabi.workspace = true\n# Why.\nserde = \"1\"\n[dev-dependencies]\ninsta = \"1\"\n[lints]\nx = 1\n";
+    assert_eq!(
+        broken(dependencies, &[("host/Cargo.toml", manifest)]),
+        [
+            "host/Cargo.toml:6: no line about `serde` in docs/decisions/",
+            "host/Cargo.toml:8: no line about `insta` in docs/decisions/"
+        ]
+    );
+    let decisions = ("docs/decisions/0001.md", "`serde` `insta`");
+    assert!(broken(dependencies, &[("host/Cargo.toml", manifest), decisions]).is_empty());
+    let code = concat!("let a = std::env::v", "ar(\"A_B\");\nconst X_VAR", "IABLE: &str = \"C_D\";\n");
+    assert_eq!(broken(variables, &[("host/src/a.rs", code)]).len(), 2);
+    assert!(broken(variables, &[("host/src/a.rs", code), ("docs/a.md", "`A_B` `C_D`")]).is_empty());
+}
