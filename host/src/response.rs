@@ -185,12 +185,12 @@ impl Status {
 
     /// Parses the status of an application (PEP 3333): three digits, a space, a reason phrase without control characters.
     ///
-    /// The code is 200 to 599: interim responses (1xx) are the server's. The phrase means nothing to a client (RFC 9112
+    /// The code is 200 to 999: interim responses (1xx) are the server's. The phrase means nothing to a client (RFC 9112
     /// §4), so bytes that are not UTF-8 are replaced rather than refused.
     pub fn parse(bytes: &[u8]) -> Option<Status> {
         let (digits, [b' ', reason @ ..]) = bytes.split_at_checked(3)? else { return None };
         let code = http::parse_decimal(digits).ok().and_then(|code| u16::try_from(code).ok())?;
-        if !(200..=599).contains(&code) || !reason.iter().all(|byte| matches!(byte, b' '..=0x7e | 0x80..)) {
+        if !(200..=999).contains(&code) || !reason.iter().all(|byte| matches!(byte, b' '..=0x7e | 0x80..)) {
             return None;
         }
         let registered = registered_reason(code);
@@ -363,7 +363,7 @@ mod tests {
         let parse = |text: &str| Status::parse(text.as_bytes()).map(|status| (status.code, status.reason.into_owned()));
         assert_eq!(parse("200 OK"), Some((200, "OK".to_owned())));
         assert_eq!(parse("404 file not found"), Some((404, "file not found".to_owned())));
-        assert_eq!(parse("599 "), Some((599, String::new())));
+        assert_eq!(parse("999 "), Some((999, String::new())));
         assert_eq!(parse("200 Très bien"), Some((200, "Très bien".to_owned())));
         assert!(matches!(Status::parse(b"404 Not Found").unwrap().reason, Cow::Borrowed("Not Found")));
         assert_eq!(Status::parse(b"200 D\xe9j\xe0").unwrap().reason, "D\u{fffd}j\u{fffd}");

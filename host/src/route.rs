@@ -7,7 +7,7 @@ use crate::config::values::DEFAULT_SYMBOL;
 use crate::handler::Registry;
 use crate::http::head::Head;
 use crate::http::path::Path;
-use crate::response::Response;
+use crate::response::{Body, Fields, Response, Status};
 use crate::site::{Site, Target};
 use std::sync::Arc;
 
@@ -53,6 +53,15 @@ impl Router {
             root: config.root.as_ref().map(|root| (root.module.clone(), root.symbol.as_str().into())),
             application: DEFAULT_SYMBOL.into(),
         }
+    }
+
+    /// What `OPTIONS *` is answered: it asks about the server as a whole (RFC 9110 §9.3.7).
+    pub fn server_options(&self) -> Route {
+        let body = Body::Empty;
+        let mut response = Response { status: Status::new(204), fields: Fields::default(), body };
+        // The name and the value are well-formed, so this cannot fail.
+        _ = response.fields.push(b"Allow", b"GET, HEAD, OPTIONS");
+        Route::Answer(response)
     }
 
     /// Who answers this request.

@@ -123,7 +123,7 @@ impl ModuleBody {
         } else {
             None
         };
-        let Some(next) = next else { return Chunk::End };
+        let Some(next) = next else { return Chunk::Failed };
         let mut chunk = host_str { ptr: ptr::null(), len: 0 };
         // SAFETY: the module's function gets its own body and room for one chunk.
         match unsafe { next(self.at, &mut chunk) } {

@@ -75,9 +75,10 @@ pub fn answer(ticket: Ticket, application: &Application, request: Box<Request>, 
         // What is not a body is not closed either.
         return finish(held, Err(format!("application returned a body that is none: {fault}")));
     }
-    let first = first_chunk(&mut held, &mut body, wire);
+    let count = body.count();
+    let first = if count == 0 { Ok(None) } else { first_chunk(&mut held, &mut body, wire, count) };
     let whole = match first {
-        Ok(Some(first)) if body.count() == 1 => Ok(first),
+        Ok(Some(first)) if count == 1 => Ok(first),
         Ok(None) => Ok(Vec::new()),
         Ok(Some(first)) if held.state().started.is_some() && !held.state().aborted => {
             return stream(held, body, first);
@@ -90,11 +91,17 @@ pub fn answer(ticket: Ticket, application: &Application, request: Box<Request>, 
 }
 
 /// The body's first chunk that is not empty: the head waits for it, as `start_response` may first be called in `next`.
-fn first_chunk(held: &mut Held, body: &mut ModuleBody, wire: &mut dyn Wire) -> Result<Option<Vec<u8>>, String> {
+fn first_chunk(
+    held: &mut Held,
+    body: &mut ModuleBody,
+    wire: &mut dyn Wire,
+    count: i64,
+) -> Result<Option<Vec<u8>>, String> {
     loop {
         // SAFETY: this is a call of the request, and the chunk is copied before the next one.
         let chunk = held.during_next(wire, || unsafe { body.next() });
         match chunk {
+            Chunk::Data([]) if count == 1 => return Ok(None),
             Chunk::Data([]) => {}
             Chunk::Data(data) => return Ok(Some(data.to_vec())),
             Chunk::End => return Ok(None),

@@ -165,9 +165,19 @@ impl Environ {
             Variable::ContentLength => content_length(request, arena),
             Variable::ServerName => match head.host().map(host_without_port).filter(|host| !host.is_empty()) {
                 Some(host) => made(arena.text(&[host.as_bytes()])),
-                None => address(&request.local, arena),
+                None => match &*request.local {
+                    Address::Unix(_) => from_c(c"localhost"),
+                    local => address(local, arena),
+                },
             },
-            Variable::ServerPort => port(&request.local, arena),
+            Variable::ServerPort => match head.host().and_then(port_of).filter(|port| !port.is_empty()) {
+                Some(port) => made(arena.text(&[port.as_bytes()])),
+                None => match &*request.local {
+                    // The port of the scheme: a Unix socket has none of its own, and this is never empty.
+                    Address::Unix(_) => from_c(c"80"),
+                    local => port(local, arena),
+                },
+            },
             Variable::ServerProtocol => from_c(if head.minor() == 0 { c"HTTP/1.0" } else { c"HTTP/1.1" }),
             Variable::ServerSoftware => from_c(SOFTWARE),
             Variable::RemoteAddr => address(&request.peer, arena),
@@ -227,28 +237,32 @@ fn environ_byte(byte: u8) -> u8 {
 }
 
 fn host_without_port(authority: &str) -> &str {
+    split_authority(authority).0
+}
+
+fn port_of(authority: &str) -> Option<&str> {
+    split_authority(authority).1
+}
+
+fn split_authority(authority: &str) -> (&str, Option<&str>) {
     match authority.rfind(':') {
         // An IPv6 literal has colons inside its brackets.
-        Some(at) if !authority[at..].contains(']') => &authority[..at],
-        _ => authority,
+        Some(at) if !authority[at..].contains(']') => (&authority[..at], Some(&authority[at + 1..])),
+        _ => (authority, None),
     }
 }
 
 fn address(address: &Address, arena: &mut Arena) -> host_str {
     match address {
         Address::Tcp(address) => display(&address.ip(), arena),
-        Address::Unix(path) => {
-            let path = path.as_ref().map(|path| path.to_string_lossy()).unwrap_or_default();
-            made(arena.text(&[b"unix:", path.as_bytes()]))
-        }
+        Address::Unix(_) => from_c(c""),
     }
 }
 
 fn port(address: &Address, arena: &mut Arena) -> host_str {
     match address {
         Address::Tcp(address) => number(address.port().into(), arena),
-        // PEP 3333 wants SERVER_PORT never empty; a Unix socket has none.
-        Address::Unix(_) => from_c(c"0"),
+        Address::Unix(_) => from_c(c""),
     }
 }
 

@@ -43,6 +43,10 @@ pub(super) struct State {
     arena: Arena,
     bodies: Vec<Box<HostBody>>,
     during: During,
+    /// Why the content can be read no further, for ever.
+    read_failure: Option<i32>,
+    /// Why nothing can be written any more.
+    write_failure: Option<i32>,
 }
 
 /// Which call into the module is under way.
@@ -94,6 +98,8 @@ impl Held {
                 arena: Arena::default(),
                 bodies: Vec::new(),
                 during: During::None,
+                read_failure: None,
+                write_failure: None,
             },
         };
         Held(NonNull::from(Box::leak(Box::new(exchange))))
@@ -171,7 +177,7 @@ impl State {
             return Err("start_response was called twice without exc_info".to_owned());
         }
         let status = Status::parse(status).ok_or_else(|| {
-            format!("malformed status {:?}; write it like \"200 OK\", from 200 to 599", String::from_utf8_lossy(status))
+            format!("malformed status {:?}; write it like \"200 OK\", from 200 to 999", String::from_utf8_lossy(status))
         })?;
         let mut fields = Fields::default();
         for header in headers {
@@ -199,6 +205,9 @@ impl State {
             return HOST_STATE;
         };
         let Some((status, fields)) = &self.started else { return HOST_STATE };
+        if let Some(failure) = self.write_failure {
+            return failure;
+        }
         if data.is_empty() {
             return 0;
         }
@@ -206,18 +215,27 @@ impl State {
         self.written = true;
         // SAFETY: `call_application` borrows the wire until the call, in which we are, is over.
         let wire = unsafe { &mut *wire };
-        wire.write(status, fields, data).map_or_else(code_of, |()| 0)
+        self.write_failure = wire.write(status, fields, data).err().map(code_of);
+        self.write_failure.unwrap_or(0)
     }
 
     fn read(&mut self, buffer: &mut [u8], line: bool) -> i64 {
+        if let Some(failure) = self.read_failure {
+            return failure.into();
+        }
+        let count = self.read_on(buffer, line);
+        if count < 0 && count != i64::from(HOST_STATE) {
+            self.read_failure = i32::try_from(count).ok();
+        }
+        count
+    }
+
+    fn read_on(&mut self, buffer: &mut [u8], line: bool) -> i64 {
         let wire = match self.during {
             During::Application(wire) | During::Next(wire) => wire,
             During::None | During::Close => return HOST_STATE.into(),
         };
         let Some(request) = &mut self.request else { return HOST_STATE.into() };
-        if buffer.is_empty() {
-            return 0;
-        }
         if request.input.unread() > 0 || request.input.complete {
             let read = if line { request.input.read_line(buffer) } else { request.input.read(buffer) };
             return read.map_or(HOST_IO.into(), |count| count as i64);
@@ -234,6 +252,7 @@ impl State {
                 Ok(0) => return at as i64,
                 Ok(_) if buffer[at] == b'\n' => return at as i64 + 1,
                 Ok(_) => {}
+                // What came before the failure is given first; the failure is final and comes again.
                 Err(_) if at > 0 => return at as i64,
                 Err(error) => return code_of(error).into(),
             }
@@ -254,7 +273,7 @@ fn code_of(error: WireError) -> i32 {
         WireError::Gone => HOST_GONE,
         WireError::Timeout => HOST_TIMEOUT,
         WireError::TooLarge => HOST_TOO_LARGE,
-        WireError::Invalid => HOST_IO,
+        WireError::Invalid => HOST_INVALID,
     }
 }
 
@@ -289,7 +308,9 @@ unsafe fn state_of<'a, T>(object: *mut T, offset: usize) -> Option<&'a mut State
     // SAFETY: the pointer has the provenance of the whole allocation, which begins `offset` bytes before it.
     let exchange = unsafe { object.byte_sub(offset) }.cast::<Exchange>();
     // SAFETY: the exchange lives, and by the caller's promise nobody else has a reference to its state.
-    Some(unsafe { &mut (*exchange).state })
+    let state = unsafe { &mut (*exchange).state };
+    // Out of order, but before the request is over: the contract promises that this is noticed.
+    (!matches!(state.during, During::None)).then_some(state)
 }
 
 unsafe extern "C" fn get(env: *mut host_env, key: host_str) -> host_str {
@@ -306,7 +327,7 @@ unsafe extern "C" fn each(env: *mut host_env, visit: Option<host_visit>, context
     let Some(visit) = visit else { return HOST_INVALID };
     let all = {
         // SAFETY: the module calls within the current call of this request, one at a time.
-        let Some(state) = (unsafe { state_of(env, ENV) }) else { return HOST_INVALID };
+        let Some(state) = (unsafe { state_of(env, ENV) }) else { return HOST_STATE };
         let Some(request) = &state.request else { return HOST_STATE };
         let surroundings = &state.generation.surroundings;
         state.environ.all(&mut Sources { request, surroundings, arena: &mut state.arena })
@@ -339,7 +360,7 @@ unsafe fn read_into(env: *mut host_env, buffer: *mut c_void, len: usize, line: b
         return HOST_INVALID.into();
     }
     // SAFETY: the module calls within the current call of this request, one at a time.
-    let Some(state) = (unsafe { state_of(env, ENV) }) else { return HOST_INVALID.into() };
+    let Some(state) = (unsafe { state_of(env, ENV) }) else { return HOST_STATE.into() };
     if len == 0 {
         return 0;
     }
@@ -354,8 +375,10 @@ unsafe extern "C" fn errors(env: *mut host_env, text: host_str) {
     let Some(state) = (unsafe { state_of(env, ENV) }) else { return };
     // SAFETY: the module gives a readable string.
     let Some(text) = (unsafe { slice(text) }) else { return };
-    let text = String::from_utf8_lossy(text);
-    tracing::warn!("{}: {} ({})", state.generation.module, text.trim_end(), state.request_line());
+    let text = String::from_utf8_lossy(&text[..text.len().min(ERRORS_BYTES_MAX)]);
+    for line in text.lines() {
+        tracing::warn!("{}: {line} ({})", state.generation.module, state.request_line());
+    }
 }
 
 unsafe extern "C" fn alloc(env: *mut host_env, size: usize) -> *mut c_void {
@@ -369,6 +392,7 @@ unsafe extern "C" fn bytes(env: *mut host_env, chunk: host_str) -> *mut host_bod
     let Some(state) = (unsafe { state_of(env, ENV) }) else { return ptr::null_mut() };
     // SAFETY: the module gives a readable string.
     let content = match unsafe { slice(chunk) } {
+        _ if matches!(state.during, During::Close) => Content::Failed("bytes was called within close".to_owned()),
         Some(chunk) => {
             let mut copy = Vec::new();
             match copy.try_reserve_exact(chunk.len()) {
@@ -393,7 +417,11 @@ unsafe extern "C" fn file(env: *mut host_env, fd: i32, offset: u64, len: u64) ->
     }
     // SAFETY: the module gives the descriptor away, open or not: fstat below finds out.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    state.keep(file_content(fd, offset, len))
+    let content = match state.during {
+        During::Close => Content::Failed("file was called within close".to_owned()),
+        _ => file_content(fd, offset, len),
+    };
+    state.keep(content)
 }
 
 fn file_content(fd: OwnedFd, offset: u64, len: u64) -> Content {
@@ -408,12 +436,14 @@ fn file_content(fd: OwnedFd, offset: u64, len: u64) -> Content {
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Content::Failed("file was given a descriptor that is not of a regular file".to_owned());
     }
-    let rest = (stat.st_size as u64).saturating_sub(offset);
-    match len {
-        u64::MAX => Content::File { file: fd.into(), offset, length: rest },
-        length if length <= rest => Content::File { file: fd.into(), offset, length },
-        length => Content::Failed(format!("file was asked for {length} bytes of {rest}")),
+    let readable = rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| {
+        flags.intersection(rustix::fs::OFlags::RWMODE) != rustix::fs::OFlags::WRONLY
+    });
+    if !readable {
+        return Content::Failed("file was given a descriptor that is not open for reading".to_owned());
     }
+    let length = len.min((stat.st_size as u64).saturating_sub(offset));
+    Content::File { file: fd.into(), offset, length }
 }
 
 unsafe extern "C" fn extension(_env: *mut host_env, id: *const c_char) -> *const c_void {
@@ -449,8 +479,8 @@ unsafe fn start_with(
     count: usize,
     exc_info: *const host_exc_info,
 ) -> Result<(), String> {
-    if matches!(state.during, During::None | During::Close) {
-        return Err("it was called when no call was under way".to_owned());
+    if matches!(state.during, During::Close) {
+        return Err("it was called within close".to_owned());
     }
     // SAFETY: the module gives a readable string.
     let status = unsafe { slice(status) }.unwrap_or_default();
@@ -482,7 +512,7 @@ unsafe fn start_with(
 
 unsafe extern "C" fn write(object: *mut host_writer, data: host_str) -> i32 {
     // SAFETY: the module calls within the current call of this request, one at a time.
-    let Some(state) = (unsafe { state_of(object, WRITER) }) else { return HOST_INVALID };
+    let Some(state) = (unsafe { state_of(object, WRITER) }) else { return HOST_STATE };
     // SAFETY: the module gives a readable string.
     match unsafe { slice(data) } {
         Some(data) => state.write(data),
@@ -497,3 +527,6 @@ const WRITER: usize = offset_of!(Exchange, writer);
 
 /// More header fields than this are taken for a count that was not initialised.
 const HEADERS_MAX: usize = 1_000;
+
+/// One call of `errors` logs at most so many bytes.
+const ERRORS_BYTES_MAX: usize = 16 * 1024;

@@ -71,8 +71,9 @@ impl Wire for ConnectionWire<'_> {
             let context = self.connection.traits.context(self.settings, &date);
             self.connection.output.begin(status, fields, None, &context);
         }
-        self.connection.output.content(data);
-        self.flush()
+        let fits = self.connection.output.content(data);
+        self.flush()?;
+        if fits { Ok(()) } else { Err(WireError::TooLarge) }
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, WireError> {

@@ -109,8 +109,8 @@ impl Output {
         };
     }
 
-    /// Adds content.
-    pub(super) fn content(&mut self, data: &[u8]) {
+    /// Adds content; false if it is more than the head has promised, which is dropped.
+    pub(super) fn content(&mut self, data: &[u8]) -> bool {
         match &mut self.framing {
             Framing::None => {}
             Framing::Length(left) => {
@@ -120,11 +120,13 @@ impl Output {
                 *left -= fits as u64;
                 if fits < data.len() {
                     tracing::error!("a handler gave more content than its Content-Length said; the rest is dropped");
+                    return false;
                 }
             }
             Framing::Chunked => encode::chunk(&mut self.buffer, data),
             Framing::UntilClose => self.buffer.extend_from_slice(data),
         }
+        true
     }
 
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
