@@ -1,7 +1,8 @@
 //! A worker process: it loads modules and serves. It does what its supervisor says, and ends when that is gone.
 //!
-//! The main thread takes orders, one loads modules on it; reports go out on a thread of their own, because loops make
-//! them and must not block.
+//! The main thread takes orders. What may run a module's code, constructors and `init`, is done by a thread of its own,
+//! so that a module that hangs there does not keep the others' connections from being drained. Reports go out on a
+//! third thread, because loops make them and must not block.
 
 use crate::config::Config;
 use crate::control::{self, Order, Report};
@@ -16,7 +17,7 @@ use crate::sys::socket::Address;
 use anyhow::{Context, bail};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -34,27 +35,28 @@ pub fn main() -> ! {
 }
 
 fn take_orders() -> anyhow::Result<()> {
+    process::name_thread(c"host: worker");
     let channel = Channel::from_fd(process::take_stdin().context("the supervisor's channel is not standard input")?);
     let Some((Order::Start { config, listeners, spool }, sockets)) = control::receive(&channel)? else {
         bail!("the supervisor did not begin with Start");
     };
     log::start(config.log_format, Role::Worker)?;
     let reports = send_reports(channel.try_clone()?)?;
-    let mut worker = Worker::new(Arc::new(*config), listeners.into_iter().zip(sockets), spool, reports)?;
+    let worker = Worker::new(Arc::new(*config), reports)?;
+    let site = worker.config.html.as_deref().map(Site::open).transpose()?;
+    let listeners = listeners.into_iter().zip(sockets).map(|(address, socket)| (socket, Arc::new(address))).collect();
+    let prepared = Prepared { listeners, site, spool };
+    let (to_loader, loads) = mpsc::channel();
+    let loader = worker.clone();
+    thread::Builder::new().name("loader".to_owned()).spawn(move || loader.load(loads, prepared))?;
     // The end of the channel is the end of the supervisor.
     while let Some((order, descriptors)) = control::receive(&channel)? {
         match order {
             Order::Start { .. } => bail!("the supervisor said Start twice"),
-            Order::Load { module, generation, copy } => {
-                let error = worker.registry.load(&module, generation, &copy).err();
-                worker.report(Report::Loaded { module, generation, error });
+            Order::Load { .. } | Order::Announce { .. } | Order::Remove { .. } | Order::Serve => {
+                // The loader ends only with the process.
+                _ = to_loader.send(order);
             }
-            Order::Announce { module } => worker.registry.announce(&module),
-            Order::Remove { module } => worker.registry.remove(&module),
-            Order::Serve => match worker.serve() {
-                Ok(()) => worker.report(Report::Serving),
-                Err(error) => worker.report(Report::Failed(format!("{error:#}"))),
-            },
             Order::Adopt(state) => worker.server()?.adopt(control::handover((state, descriptors))),
             Order::Drain => worker.server()?.drain(),
             Order::Stop => worker.server()?.stop(),
@@ -67,41 +69,58 @@ fn take_orders() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the threads of a worker share.
+#[derive(Clone)]
 struct Worker {
     config: Arc<Config>,
     registry: Arc<Registry>,
     retired: mpsc::Sender<Retired>,
     reports: mpsc::Sender<Outgoing>,
-    /// What serving takes; none once it serves.
-    prepared: Option<(Vec<(OwnedFd, Arc<Address>)>, Option<Site>, PathBuf)>,
-    server: Option<Server>,
+    /// Set by the loader when it is told to serve; orders for it come only after that has been reported.
+    server: Arc<OnceLock<Server>>,
+}
+
+/// What serving takes besides.
+struct Prepared {
+    listeners: Vec<(OwnedFd, Arc<Address>)>,
+    site: Option<Site>,
+    spool: PathBuf,
 }
 
 type Outgoing = (Report, Vec<OwnedFd>);
 
 impl Worker {
-    fn new(
-        config: Arc<Config>,
-        listeners: impl Iterator<Item = (Address, OwnedFd)>,
-        spool: PathBuf,
-        reports: mpsc::Sender<Outgoing>,
-    ) -> anyhow::Result<Worker> {
+    fn new(config: Arc<Config>, reports: mpsc::Sender<Outgoing>) -> anyhow::Result<Worker> {
         let (retired, to_retire) = mpsc::channel();
         thread::Builder::new().name("retire".to_owned()).spawn(move || handler::retire(&to_retire))?;
-        let site = config.html.as_deref().map(Site::open).transpose()?;
-        let listeners = listeners.map(|(address, socket)| (socket, Arc::new(address))).collect();
-        Ok(Worker {
-            registry: Arc::new(Registry::new(Arc::clone(&config), retired.clone())),
-            config,
-            retired,
-            reports,
-            prepared: Some((listeners, site, spool)),
-            server: None,
-        })
+        let registry = Arc::new(Registry::new(Arc::clone(&config), retired.clone()));
+        Ok(Worker { config, registry, retired, reports, server: Arc::default() })
     }
 
-    fn serve(&mut self) -> anyhow::Result<()> {
-        let (listeners, site, spool) = self.prepared.take().context("the supervisor said Serve twice")?;
+    /// Does what may run a module's code, one order after the other.
+    fn load(&self, orders: mpsc::Receiver<Order>, prepared: Prepared) {
+        let mut prepared = Some(prepared);
+        for order in orders {
+            match order {
+                Order::Load { module, generation, copy } => {
+                    let error = self.registry.load(&module, generation, &copy).err();
+                    self.report(Report::Loaded { module, generation, error });
+                }
+                Order::Announce { module } => self.registry.announce(&module),
+                Order::Remove { module } => self.registry.remove(&module),
+                Order::Serve => {
+                    let Some(prepared) = prepared.take() else { continue };
+                    match self.serve(prepared) {
+                        Ok(()) => self.report(Report::Serving),
+                        Err(error) => self.report(Report::Failed(format!("{error:#}"))),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn serve(&self, Prepared { listeners, site, spool }: Prepared) -> anyhow::Result<()> {
         let reports = self.reports.clone();
         let notice = move |notice| {
             let outgoing = match notice {
@@ -115,16 +134,16 @@ impl Worker {
         let settings = Settings {
             router: Router::new(&self.config, site, Arc::clone(&self.registry)),
             config: Arc::clone(&self.config),
-            listeners,
             spool,
             notice: Box::new(notice),
         };
-        self.server = Some(Server::start(settings).context("cannot start the event loops")?);
+        let server = Server::start(settings, listeners).context("cannot start the event loops")?;
+        _ = self.server.set(server);
         Ok(())
     }
 
     fn server(&self) -> anyhow::Result<&Server> {
-        self.server.as_ref().context("the supervisor gave an order for a server before Serve")
+        self.server.get().context("the supervisor gave an order for a server before Serve")
     }
 
     fn report(&self, report: Report) {
@@ -134,6 +153,10 @@ impl Worker {
 
     /// Calls every `stop` that is due, and waits for them, but not for ever.
     fn retire(&self) {
+        let busy = self.server.get().map_or(0, Server::connections);
+        if busy > 0 {
+            tracing::warn!("ended {busy} connections that were still busy");
+        }
         self.registry.clear();
         let (done, all_done) = mpsc::channel();
         _ = self.retired.send(Retired::barrier(done));

@@ -10,8 +10,9 @@ use super::{Letter, Notice, Shared};
 use crate::log;
 use crate::serial::Waiter;
 use crate::sys::epoll::{Happened, Poller};
+use crate::sys::socket::Address;
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -48,11 +49,15 @@ struct Clock {
 }
 
 impl EventLoop {
-    pub(super) fn new(shared: Arc<Shared>, index: usize) -> std::io::Result<EventLoop> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        sockets: &[(OwnedFd, Arc<Address>)],
+    ) -> std::io::Result<EventLoop> {
         let poller = Poller::new()?;
         poller.add_alarm(&shared.mailboxes[index].alarm, ALARM)?;
         let mut listeners = Vec::new();
-        for (number, (socket, address)) in shared.settings.listeners.iter().enumerate() {
+        for (number, (socket, address)) in sockets.iter().enumerate() {
             let listener = Listener::new(socket.try_clone()?, Arc::clone(address), LISTENER | (number as u64) << 32);
             listener.listen(&poller)?;
             listeners.push(listener);
@@ -243,6 +248,10 @@ impl EventLoop {
     /// Takes no more connections, and lets those that are here end or go.
     fn leave(&mut self, mode: Mode) {
         let first = self.mode == Mode::Running;
+        if first && mode == Mode::Stopping {
+            // Who is in the queue was told that somebody listens.
+            (0..self.listeners.len()).for_each(|listener| self.accept(listener));
+        }
         self.mode = mode;
         for listener in self.listeners.drain(..) {
             listener.close(&self.poller);

@@ -41,8 +41,6 @@ pub struct Settings {
     pub config: Arc<Config>,
     /// Decides who answers.
     pub router: Router,
-    /// Listening sockets with their addresses.
-    pub listeners: Vec<(OwnedFd, Arc<Address>)>,
     /// Where content of requests goes that is too large for memory.
     pub spool: PathBuf,
     /// Is told what happens, on the threads of the loops: it must not block.
@@ -63,6 +61,8 @@ pub enum Notice {
 /// What the loops have in common.
 struct Shared {
     settings: Settings,
+    /// Where the listeners listen.
+    addresses: Vec<Arc<Address>>,
     mailboxes: Vec<Mailbox>,
     /// Connections in all loops, and those on the way between them.
     connections: AtomicUsize,
@@ -90,24 +90,25 @@ enum Letter {
 }
 
 impl Server {
-    /// Starts the loops.
+    /// Starts the loops, which share the listening sockets.
     ///
     /// # Errors
     /// The system has no more descriptors or threads.
-    pub fn start(settings: Settings) -> io::Result<Server> {
+    pub fn start(settings: Settings, listeners: Vec<(OwnedFd, Arc<Address>)>) -> io::Result<Server> {
         let loops = settings.config.threads;
         let mailbox = |_| {
             Ok(Mailbox { inbox: Inbox::new(), alarm: Alarm::new()?, connections: AtomicUsize::new(0) })
         };
         let shared = Arc::new(Shared {
             settings,
+            addresses: listeners.iter().map(|(_, address)| Arc::clone(address)).collect(),
             mailboxes: (0..loops).map(mailbox).collect::<io::Result<_>>()?,
             connections: AtomicUsize::new(0),
             running: AtomicUsize::new(loops),
             done: AtomicBool::new(false),
         });
         for index in 0..loops {
-            let token = Token::new(EventLoop::new(Arc::clone(&shared), index)?);
+            let token = Token::new(EventLoop::new(Arc::clone(&shared), index, &listeners)?);
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("loop {index}")).spawn(move || lead(&token, &shared, index))?;
         }
@@ -116,13 +117,9 @@ impl Server {
 
     /// Takes over a connection from another worker.
     pub fn adopt(&self, handover: Handover) {
-        let settings = &self.shared.settings;
-        let known = settings.listeners.iter().find(|(_, address)| **address == handover.state.local);
-        let local = match known {
-            Some((_, address)) => Arc::clone(address),
-            None => Arc::new(handover.state.local.clone()),
-        };
-        let Some(connection) = Connection::adopt(handover, local, settings) else {
+        let known = self.shared.addresses.iter().find(|address| ***address == handover.state.local);
+        let local = known.cloned().unwrap_or_else(|| Arc::new(handover.state.local.clone()));
+        let Some(connection) = Connection::adopt(handover, local, &self.shared.settings) else {
             tracing::error!("a connection that was handed over makes no sense; it is closed");
             return;
         };

@@ -160,6 +160,15 @@ impl Crew {
         }
     }
 
+    /// A worker could not load a build, and the one before is to answer: if it has not even that, it loads that one.
+    pub(super) fn fall_back(&mut self, id: WorkerId, name: &str, modules: &Modules) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let build = modules.get(name).and_then(|module| module.build.as_ref());
+        if let Some(build) = build.filter(|_| !worker.answering.contains_key(name)) {
+            worker.load(build);
+        }
+    }
+
     /// Replaces a worker that keeps too many retired generations mapped.
     pub(super) fn replace_if_full(&mut self, id: WorkerId, modules: &Modules) {
         let Some(worker) = self.workers.get(&id) else { return };
@@ -183,7 +192,8 @@ impl Crew {
         those.into_iter().for_each(|id| self.replace(id, modules));
     }
 
-    fn replace(&mut self, id: WorkerId, modules: &Modules) {
+    /// Replaces a worker.
+    pub(super) fn replace(&mut self, id: WorkerId, modules: &Modules) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match worker.phase {
             // It serves nobody yet: another one boots in its place, with the builds of now.
@@ -275,6 +285,8 @@ impl Crew {
     /// Graceful stop.
     pub(super) fn stop(&mut self, patience: Duration) {
         self.vacancies.clear();
+        // Nobody shall wait in a queue that is not served any more.
+        self.listeners.clear();
         for worker in self.workers.values_mut() {
             match worker.phase {
                 Phase::Booting => worker.leave_now(),
@@ -320,34 +332,37 @@ impl Crew {
         of_workers.chain(self.vacancies.iter().map(|(due, _)| *due)).min()
     }
 
-    /// Ends those who are late, and fills vacancies.
-    pub(super) fn act_on_deadlines(&mut self, modules: &Modules, stopping: bool) {
+    /// Ends those who are late, and fills vacancies. Gives the builds that do not finish loading, with whom they hold up.
+    pub(super) fn act_on_deadlines(&mut self, modules: &Modules, stopping: bool) -> Vec<(WorkerId, String, u64)> {
         let now = Instant::now();
-        for worker in self.workers.values_mut() {
-            if worker.next_deadline().is_some_and(|deadline| deadline <= now) {
+        let mut stuck = Vec::new();
+        for (&id, worker) in &mut self.workers {
+            if worker.loading_deadline().is_some_and(|deadline| deadline <= now)
+                && let Some((module, generation)) = worker.loading.pop_front()
+            {
+                // Nothing that comes after can be loaded there.
+                worker.loading.clear();
+                stuck.push((id, module, generation));
+            }
+            if worker.deadline.is_some_and(|deadline| deadline <= now) {
                 match worker.phase {
-                    Phase::Draining { .. } | Phase::Stopping => {
-                        tracing::warn!("worker {} still had requests in flight when its time to stop was over", worker.pid());
-                    }
+                    // It says how many connections it still had, and ends.
+                    Phase::Draining { .. } | Phase::Stopping => worker.leave(),
                     Phase::Booting | Phase::Serving => {
-                        tracing::error!("worker {} does not follow its orders; ending it", worker.pid());
+                        tracing::error!("worker {} did not begin to serve in time; ending it", worker.pid());
+                        worker.deadline = None;
+                        worker.process.kill();
                     }
-                    Phase::Leaving => {}
-                }
-                worker.process.kill();
-                // The kernel ends it now; the event comes when it is reaped.
-                worker.deadline = None;
-                worker.loading_since = now;
-                if !worker.is_active() {
-                    worker.phase = Phase::Leaving;
+                    Phase::Leaving => worker.leave_now(),
                 }
             }
         }
         if stopping {
-            return;
+            return Vec::new();
         }
         let due: Vec<_> = self.vacancies.extract_if(.., |(due, _)| *due <= now).collect();
         due.into_iter().for_each(|(_, replaces)| self.hire_or_retry(replaces, modules));
+        stuck
     }
 
     /// Where the listeners listen.
@@ -413,8 +428,11 @@ impl Worker {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let loading = (self.is_active() && !self.loading.is_empty()).then(|| self.loading_since + LOAD_TIMEOUT);
-        self.deadline.into_iter().chain(loading).min()
+        self.deadline.into_iter().chain(self.loading_deadline()).min()
+    }
+
+    fn loading_deadline(&self) -> Option<Instant> {
+        (self.is_active() && !self.loading.is_empty()).then(|| self.loading_since + LOAD_TIMEOUT)
     }
 }
 

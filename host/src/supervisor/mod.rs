@@ -129,7 +129,12 @@ impl Supervisor {
                 Some(Event::Signal(signal)) => self.on_signal(signal),
                 None => {}
             }
-            self.crew.act_on_deadlines(&self.modules, self.stopping);
+            for (worker, module, generation) in self.crew.act_on_deadlines(&self.modules, self.stopping) {
+                // Its loops go on; what cannot load any more is replaced.
+                let reason = "its constructor or init did not finish when it was about to serve";
+                self.refuse(&module, generation, reason);
+                self.crew.replace(worker, &self.modules);
+            }
             self.modules.announce_completed(&self.crew);
         }
         Ok(())
@@ -159,6 +164,7 @@ impl Supervisor {
             Report::Loaded { module, generation, error: Some(reason) } => {
                 self.crew.loaded(id, &module, 0);
                 self.refuse(&module, generation, &reason);
+                self.crew.fall_back(id, &module, &self.modules);
             }
             Report::Serving => {
                 self.crew.serving(id);

@@ -2,10 +2,17 @@
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
+
+/// Names the calling thread, for ps(1) and its like; a process has the name of its main thread.
+pub fn name_thread(name: &CStr) {
+    // It fails only for a name that is too long, and a name is a convenience.
+    _ = rustix::thread::set_name(name);
+}
 
 /// Takes descriptor 0 as one of our own, close-on-exec, and leaves `/dev/null` in its place. A supervisor passes its
 /// channel to a worker as standard input: of all ways it is the only one that no other child can inherit by accident.
@@ -41,12 +48,13 @@ pub struct Child {
 pub struct Reaper(std::process::Child);
 
 impl Child {
-    /// Executes this program again, under another `argv[0]` and with this standard input.
+    /// Executes this program again, under another `argv[0]` and with this standard input. It is in a process group of
+    /// its own: what a terminal sends to the group is for the parent to act on.
     ///
     /// # Errors
     /// The system has no room for another process or descriptor.
     pub fn spawn_self(name: &str, stdin: OwnedFd) -> io::Result<(Child, Reaper)> {
-        let child = Command::new("/proc/self/exe").arg0(name).stdin(stdin).spawn()?;
+        let child = Command::new("/proc/self/exe").arg0(name).stdin(stdin).process_group(0).spawn()?;
         let pid = child.id();
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         // The child has not been waited for, so the number is still its own. Pidfds are close-on-exec.
