@@ -1,2 +1,6 @@
 //! The `host` command.
-fn main() {}
+fn main() {
+    if std::env::args_os().next().is_some_and(|name| name == host::handler::check::PROCESS) {
+        host::handler::check::main();
+    }
+}

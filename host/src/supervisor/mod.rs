@@ -1,0 +1,3 @@
+//! The process that owns sockets, signals and roll-out. It never loads a module.
+
+pub mod builds;
