@@ -14,7 +14,6 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[expect(clippy::match_single_binding, reason = "workers and checkers are about to be told apart here")]
 fn main() -> ExitCode {
     match std::env::args_os().next().as_deref().and_then(OsStr::to_str) {
         Some("host: worker") => host::worker::main(),
@@ -26,12 +25,11 @@ fn main() -> ExitCode {
 fn command_line() -> ExitCode {
     match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(Invocation::Serve(config)) => host::supervisor::run(*config),
-        // Ok(Invocation::Check(files)) => host::handler::check::report(&files),
+        Ok(Invocation::Check(files)) => host::supervisor::builds::command(&files),
         Ok(Invocation::Generate(what)) => match what.write(&mut std::io::stdout().lock()) {
             Ok(()) => Exit::Success.into(),
             Err(_) => Exit::Failure.into(),
         },
-        Ok(_) => Exit::Failure.into(),
         Err(refusal) => refusal.report(),
     }
 }

@@ -8,7 +8,8 @@ pub mod elf;
 mod environ;
 mod exchange;
 mod generation;
-mod library;
+pub mod library;
+pub mod needed;
 mod registry;
 
 pub use call::{Answer, Application, Ticket, answer};

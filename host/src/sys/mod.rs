@@ -5,6 +5,7 @@ pub mod epoll;
 pub mod exec;
 pub mod files;
 pub mod inbox;
+pub mod lease;
 pub mod process;
 pub mod socket;
 pub mod token;

@@ -1,0 +1,128 @@
+//! The private folder of one build: its copy, copies of the private libraries that it needs, and links to everything
+//! that lay beside them, so that `$ORIGIN` leads to the same names.
+//!
+//! Steps: copy the module, read what it needs, copy that too (and what that needs), find the folder above all of them,
+//! and lay out from there what the originals' folders look like.
+
+use super::take::{self, NotTaken, Stamp};
+use crate::handler::{elf, needed};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// The states of all files that a build is made of, and of those that would change it if they appeared.
+pub type Inputs = BTreeMap<PathBuf, Option<Stamp>>;
+
+/// A build that was copied.
+#[derive(Debug)]
+pub struct Taken {
+    /// The copy of the module.
+    pub copy: PathBuf,
+    /// What it was made of.
+    pub inputs: Inputs,
+    /// The originals of the private libraries among them.
+    pub libraries: Vec<PathBuf>,
+}
+
+/// Copies the module at `source`, and what it needs, into `folder`, which must not exist yet. `inputs` receives what was
+/// looked at, also when it fails.
+///
+/// # Errors
+/// Why not; then there is no `folder`.
+pub fn take(source: &Path, folder: &Path, inputs: &mut Inputs) -> Result<Taken, NotTaken> {
+    let created = std::fs::DirBuilder::new().mode(0o700).create(folder);
+    created.map_err(|error| NotTaken::Failed(format!("cannot be copied to {}: {error}", folder.display())))?;
+    let taken = copy_all(source, folder, inputs);
+    if taken.is_err() {
+        remove(folder);
+    }
+    taken
+}
+
+/// Removes a build's folder. What is left if that fails goes with the folder above it.
+pub fn remove(folder: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(folder) {
+        tracing::debug!("cannot remove {}: {error}", folder.display());
+    }
+}
+
+/// Private libraries that are copied for one module at most.
+const LIBRARIES_MAX: usize = 256;
+
+/// Links to siblings that are made in one folder at most. A module that needs more has its data elsewhere.
+const SIBLINGS_MAX: usize = 4096;
+
+fn copy_all(source: &Path, folder: &Path, inputs: &mut Inputs) -> Result<Taken, NotTaken> {
+    // The loader takes $ORIGIN from the path that it was given, with the links in its folders resolved by the kernel.
+    let origin = source.parent().and_then(|parent| parent.canonicalize().ok()).ok_or(NotTaken::Missing)?;
+    let Some(name) = source.file_name() else { return Err(NotTaken::Missing) };
+    let module = origin.join(name);
+
+    let mut staged: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    let mut waiting = vec![(module.clone(), Vec::new())];
+    inputs.clear();
+    while let Some((original, inherited)) = waiting.pop() {
+        if staged.contains_key(&original) {
+            continue;
+        }
+        if staged.len() > LIBRARIES_MAX {
+            return Err(NotTaken::Failed(format!("needs more than {LIBRARIES_MAX} private libraries")));
+        }
+        let stage = folder.join(format!(".{}", staged.len()));
+        let from = if original == module { source } else { &original };
+        inputs.insert(from.to_owned(), Stamp::of(from));
+        let stamp = take::copy(from, &stage)?;
+        inputs.insert(from.to_owned(), Some(stamp));
+        let elf = elf::read(&stage).map_err(|error| match original == module {
+            true => NotTaken::Failed(error),
+            false => NotTaken::Failed(format!("needs {}, which {error}", original.display())),
+        })?;
+        let beside = original.parent().unwrap_or(&origin);
+        let found = needed::find(&elf, beside, &inherited);
+        let passed = needed::inherit(&elf, beside, &inherited);
+        inputs.extend(found.absent.into_iter().map(|path| (path, None)));
+        inputs.extend(found.fixed.into_iter().map(|path| (path.clone(), Stamp::of(&path))));
+        waiting.extend(found.beside.into_iter().map(|library| (library, passed.clone())));
+        staged.insert(original, stage);
+    }
+
+    let above = above_all(staged.keys());
+    for (original, stage) in &staged {
+        let place = folder.join(original.strip_prefix(&above).unwrap_or(original));
+        let moved =
+            place.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::rename(stage, &place));
+        moved.map_err(|error| NotTaken::Failed(format!("cannot be copied to {}: {error}", place.display())))?;
+    }
+    link_siblings(&staged, &above, folder);
+    let copy = folder.join(module.strip_prefix(&above).unwrap_or(&module));
+    let libraries = staged.into_keys().filter(|original| *original != module).collect();
+    Ok(Taken { copy, inputs: inputs.clone(), libraries })
+}
+
+/// The deepest folder that all of these files lie under.
+fn above_all<'a>(mut files: impl Iterator<Item = &'a PathBuf>) -> PathBuf {
+    let first = files.next().and_then(|file| file.parent()).unwrap_or(Path::new("/"));
+    files.fold(first.to_owned(), |above, file| {
+        above.ancestors().find(|folder| file.starts_with(folder)).unwrap_or(Path::new("/")).to_owned()
+    })
+}
+
+/// In each folder that holds a copy, and each above it, links every other name to its original.
+fn link_siblings(staged: &BTreeMap<PathBuf, PathBuf>, above: &Path, folder: &Path) {
+    let mut real = BTreeSet::new();
+    for original in staged.keys() {
+        real.extend(original.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(above)));
+    }
+    for original in &real {
+        let place = folder.join(original.strip_prefix(above).unwrap_or(original));
+        let Ok(siblings) = std::fs::read_dir(original) else { continue };
+        for sibling in siblings.flatten().take(SIBLINGS_MAX) {
+            let path = original.join(sibling.file_name());
+            if staged.contains_key(&path) || real.contains(path.as_path()) {
+                continue;
+            }
+            // A link that cannot be made is a name that will not be found, which the checker will tell.
+            let _ = symlink(&path, place.join(sibling.file_name()));
+        }
+    }
+}
