@@ -20,7 +20,11 @@ pub(super) struct HostBody {
 /// The content of a [`HostBody`].
 pub(super) enum Content {
     Bytes(Vec<u8>),
-    File { file: File, offset: u64, length: u64 },
+    File {
+        file: File,
+        offset: u64,
+        length: u64,
+    },
     /// It could not be made; the text says why.
     Failed(String),
 }

@@ -8,7 +8,7 @@ use super::body::{Content, HostBody};
 use super::environ::{ABSENT, Environ, Sources};
 use super::generation::{Generation, no_extension};
 use crate::request::Request;
-use crate::response::{Fields, FieldError, Status, Wire, WireError};
+use crate::response::{FieldError, Fields, Status, Wire, WireError};
 use abi::ffi::*;
 use std::ffi::{c_char, c_void};
 use std::mem::{offset_of, size_of};
@@ -163,7 +163,12 @@ impl State {
 
     /// Logs what a module did wrong.
     pub(super) fn complain(&self, what: &str) {
-        tracing::error!("{} generation {}: {what} ({})", self.generation.module, self.generation.number, self.request_line());
+        tracing::error!(
+            "{} generation {}: {what} ({})",
+            self.generation.module,
+            self.generation.number,
+            self.request_line()
+        );
     }
 
     fn start(&mut self, status: &[u8], headers: &[host_header], exc_info: Option<&[u8]>) -> Result<(), String> {
@@ -190,7 +195,9 @@ impl State {
                 match error {
                     FieldError::Name => format!("{name:?} is not a header name"),
                     FieldError::Value => format!("the value of {name} has CR, LF, NUL or another control character"),
-                    FieldError::HopByHop => format!("{name} is hop-by-hop: it belongs to the server, not to an application"),
+                    FieldError::HopByHop => {
+                        format!("{name} is hop-by-hop: it belongs to the server, not to an application")
+                    }
                     FieldError::ContentLength => "Content-Length is not a number, or is given twice".to_owned(),
                 }
             })?;
@@ -436,9 +443,8 @@ fn file_content(fd: OwnedFd, offset: u64, len: u64) -> Content {
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Content::Failed("file was given a descriptor that is not of a regular file".to_owned());
     }
-    let readable = rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| {
-        flags.intersection(rustix::fs::OFlags::RWMODE) != rustix::fs::OFlags::WRONLY
-    });
+    let readable = rustix::fs::fcntl_getfl(&fd)
+        .is_ok_and(|flags| flags.intersection(rustix::fs::OFlags::RWMODE) != rustix::fs::OFlags::WRONLY);
     if !readable {
         return Content::Failed("file was given a descriptor that is not open for reading".to_owned());
     }

@@ -31,7 +31,11 @@ pub struct Generation {
 pub struct Retired(Retirement);
 
 enum Retirement {
-    Generation { module: String, number: u64, stop: Option<Stop> },
+    Generation {
+        module: String,
+        number: u64,
+        stop: Option<Stop>,
+    },
     /// All that were retired before have been stopped.
     Barrier(mpsc::Sender<()>),
 }

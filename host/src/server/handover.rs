@@ -1,8 +1,8 @@
 //! Passing a connection to the worker that replaces this one: the socket, what has been received and not been answered,
 //! and how far the content of its request has been understood.
 
-use crate::http::content::Decoder;
 use crate::http::HeadLimits;
+use crate::http::content::Decoder;
 use crate::request::Request;
 use crate::sys::channel::{memory_file, read_memory_file};
 use crate::sys::socket::Address;

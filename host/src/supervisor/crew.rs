@@ -115,7 +115,8 @@ impl Crew {
         };
         let sockets = self.listeners.iter().map(|(socket, _)| socket.try_clone()).collect::<std::io::Result<_>>()?;
         let listeners = self.listeners.iter().map(|(_, address)| address.clone()).collect();
-        let start = Order::Start { config: Box::new(Config::clone(&self.config)), listeners, spool: self.spool.clone() };
+        let start =
+            Order::Start { config: Box::new(Config::clone(&self.config)), listeners, spool: self.spool.clone() };
         worker.order(start, sockets);
         for (name, module) in modules.iter() {
             match &module.build {

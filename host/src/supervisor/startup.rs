@@ -88,7 +88,9 @@ pub(super) fn require_root(config: &Config, modules: &Modules) -> anyhow::Result
     };
     match (&module.build, &module.refused, &module.hint) {
         (Some(_), ..) => Ok(()),
-        (None, Some((file, reason)), _) => anyhow::bail!("{name}:{symbol} cannot be loaded: {}: {reason}", relative(file)),
+        (None, Some((file, reason)), _) => {
+            anyhow::bail!("{name}:{symbol} cannot be loaded: {}: {reason}", relative(file))
+        }
         (None, None, hint) => {
             let hint = hint.as_deref().map(|hint| format!("; run: {hint}")).unwrap_or_default();
             anyhow::bail!("{name}:{symbol} cannot be loaded: {name} is not built{hint}")

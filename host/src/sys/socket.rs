@@ -4,7 +4,9 @@ use crate::config::Bind;
 use anyhow::{Context, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType, sockopt};
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType, sockopt,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -62,8 +64,12 @@ pub fn listen(bind: &Bind) -> anyhow::Result<OwnedFd> {
             sockopt::set_tcp_nodelay(&socket, true)?;
             net::bind(&socket, address).map_err(|error| match error {
                 Errno::ADDRINUSE => anyhow!("{address} is in use by another process; choose another with --bind"),
-                Errno::ACCESS => anyhow!("{address} needs the right to use ports below 1024; choose another with --bind"),
-                Errno::ADDRNOTAVAIL => anyhow!("{address} is not an address of this machine; choose another with --bind"),
+                Errno::ACCESS => {
+                    anyhow!("{address} needs the right to use ports below 1024; choose another with --bind")
+                }
+                Errno::ADDRNOTAVAIL => {
+                    anyhow!("{address} is not an address of this machine; choose another with --bind")
+                }
                 error => anyhow!("cannot bind {address}: {error}; choose another with --bind"),
             })?;
             socket
