@@ -1,0 +1,120 @@
+//! Where a server listens, how it stops, and what `--trace` shows.
+
+use crate::{assert_closed, pages, pages_and_mirror};
+use rustix::process::Signal;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use tests::{Client, PATIENCE, eventually};
+
+#[test]
+fn a_unix_socket_serves_too() {
+    let site = pages();
+    let server = site.start(&["--bind", "unix:host.sock"]);
+    let path = site.path("host.sock");
+    server.wait_for_log("listening on unix:", PATIENCE);
+    let mut client = Client::connect_unix(&path).unwrap();
+    assert_eq!(client.get("/a.txt").unwrap().text(), "a");
+    assert_eq!(client.request("POST", "/a.txt", &[], b"x").unwrap().status, 405);
+    assert_eq!(client.get("/b.txt").unwrap().text(), "bb");
+    // Over TCP at the same time.
+    assert_eq!(server.get("/a.txt").text(), "a");
+}
+
+#[test]
+fn ipv6_serves_too() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("this machine has no IPv6");
+        return;
+    }
+    let site = pages();
+    let server = site.start(&["--bind", "[::1]:0"]);
+    let line = server.wait_for_log("listening on http://[::1]:", PATIENCE);
+    let address: SocketAddr = line.split("http://").nth(1).unwrap().trim().parse().unwrap();
+    assert_eq!(Client::connect(address).unwrap().get("/a.txt").unwrap().text(), "a");
+}
+
+#[test]
+fn a_busy_address_is_named_with_the_remedy() {
+    let site = pages();
+    let server = site.start(&[]);
+    let output = site.run(&["--bind", &server.address().to_string(), "--runtime", "other"]);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{words}");
+    assert!(words.contains(&server.address().to_string()) && words.contains("--bind"), "{words}");
+}
+
+/// The names of the log lines of a server that stops.
+const STOPPING: &str = "stopping";
+
+#[test]
+fn a_large_response_under_way_is_completed_before_the_end() {
+    let site = pages();
+    site.write("html/large.bin", vec![7; 32 << 20]);
+    let mut server = site.start(&[]);
+    let mut client = server.connect();
+    client.send(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut first = [0; 1];
+    std::io::Read::read_exact(&mut client.stream(), &mut first).unwrap();
+    server.signal(Signal::TERM);
+    server.wait_for_log(STOPPING, PATIENCE);
+    let rest = client.rest().unwrap();
+    let head = rest.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    assert_eq!(rest.len() - head, 32 << 20);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn trace_shows_connections_requests_and_responses() {
+    let site = pages();
+    let server = site.start(&["--trace"]);
+    let mut client = server.connect();
+    let peer = client.stream().local_addr().unwrap();
+    assert_eq!(client.get("/a.txt?x=1").unwrap().status, 200);
+    assert_eq!(client.get("/nothing").unwrap().status, 404);
+    drop(client);
+    server.wait_for_log(&format!("* {peer} closed"), PATIENCE);
+    let log = server.log();
+    let traced: Vec<&str> = log.iter().map(String::as_str).filter(|line| line.starts_with(['*', '<', '>'])).collect();
+    assert_eq!(
+        traced,
+        [
+            &format!("* {peer} connected"),
+            "< GET /a.txt?x=1 HTTP/1.1",
+            "> HTTP/1.1 200 OK",
+            "< GET /nothing HTTP/1.1",
+            "> HTTP/1.1 404 Not Found",
+            &format!("* {peer} closed"),
+        ]
+    );
+}
+
+#[test]
+fn without_trace_nothing_is_shown() {
+    let site = pages();
+    let server = site.start(&[]);
+    assert_eq!(server.get("/a.txt").status, 200);
+    assert!(!server.log().iter().any(|line| line.starts_with(['*', '<', '>'])), "{:?}", server.log());
+}
+
+#[test]
+fn connections_are_spread_over_the_loops() {
+    let site = pages();
+    let server = site.start(&["--threads", "4"]);
+    let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/a.txt").unwrap().text(), "a");
+    }
+    let worker = tests::children(server.id()).remove(0);
+    // Each loop has an epoll instance, whose registrations /proc shows (proc(5)): a listener, an alarm, connections.
+    let registrations = eventually("four epoll instances", PATIENCE, || {
+        let infos = std::fs::read_dir(format!("/proc/{}/fdinfo", worker.id)).ok()?;
+        let counts: Vec<usize> = infos
+            .filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok())
+            .map(|info| info.lines().filter(|line| line.starts_with("tfd:")).count())
+            .filter(|count| *count > 0)
+            .collect();
+        (counts.len() == 4).then_some(counts)
+    });
+    assert_eq!(registrations.iter().sum::<usize>(), 4 * 2 + 40);
+    assert!(registrations.iter().all(|count| (2 + 5..=2 + 15).contains(count)), "{registrations:?}");
+}
