@@ -1,0 +1,162 @@
+//! `init` and `stop`, and what the flags of a module promise.
+
+use crate::compile;
+use std::fs;
+use std::io::Read;
+use tests::{Client, Load, PATIENCE, Server, Site, eventually};
+
+/// The lines that `life.c` has written so far.
+fn life(site: &Site) -> Vec<String> {
+    fs::read_to_string(site.path("life.log")).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn compile_life(site: &Site, flags: &[&str]) {
+    let log = format!("-DLIFE=\"{}\"", site.path("life.log").display());
+    compile(site, "life", &[&[log.as_str()], flags].concat());
+}
+
+#[test]
+fn a_module_is_checked_initialised_once_and_stopped_once() {
+    let site = Site::new();
+    compile_life(&site, &[]);
+    let server = site.start(&["--threads", "4"]);
+    assert_eq!(life(&site), ["init check 0", "init serve 1"]);
+    let load = Load::start(server.address(), 8, &["/life.so"], |_, response| {
+        (response.text() == "one").then_some(()).ok_or_else(|| response.text().to_owned())
+    });
+    load.flow(200);
+    load.finish().assert_nothing_lost();
+    assert_eq!(server.stop().code(), Some(0));
+    assert_eq!(life(&site), ["init check 0", "init serve 1", "stop"]);
+}
+
+#[test]
+fn stop_waits_for_the_last_request_of_its_generation() {
+    let site = Site::new();
+    compile_life(&site, &[]);
+    let server = site.start(&["--threads", "2"]);
+    let mut client = server.connect();
+    client.send(b"GET /life.so/stream HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    // The head and the first chunk; the second waits for a file.
+    while !String::from_utf8_lossy(&receive(&client)).contains("first") {}
+    compile_life(&site, &["-DANSWER=\"two\""]);
+    server.wait_for_log("reloaded life generation 2", PATIENCE);
+    // The other loop answers already with the new build.
+    let mut other = server.connect();
+    tests::eventually("the new build answers", PATIENCE, || {
+        (other.get("/life.so").ok()?.text() == "two").then_some(())
+    });
+    assert!(life(&site).contains(&"init serve 2".to_owned()), "{:?}", life(&site));
+    assert!(!life(&site).contains(&"stop".to_owned()), "{:?}", life(&site));
+    site.write("life.log.go", "");
+    let mut rest = String::new();
+    while !rest.contains("last") {
+        rest.push_str(&String::from_utf8_lossy(&receive(&client)));
+    }
+    eventually("stop of the first build", PATIENCE, || life(&site).contains(&"stop".to_owned()).then_some(()));
+    assert_eq!(server.stop().code(), Some(0));
+    assert_eq!(life(&site).iter().filter(|line| *line == "stop").count(), 2);
+}
+
+fn receive(client: &Client) -> Vec<u8> {
+    let mut buffer = [0; 4096];
+    let count = client.stream().read(&mut buffer).unwrap();
+    assert!(count > 0, "the server has closed");
+    buffer[..count].to_vec()
+}
+
+fn start_serial(arguments: &[&str]) -> (Site, Server) {
+    let site = Site::new();
+    let gate = format!("-DGATE=\"{}\"", site.path("gate").display());
+    compile(&site, "serial", &[&gate]);
+    let server = site.start(arguments);
+    (site, server)
+}
+
+#[test]
+fn a_module_that_is_not_thread_safe_is_called_one_at_a_time() {
+    let (_site, server) = start_serial(&["--threads", "4"]);
+    let load = Load::start(server.address(), 16, &["/serial.so/whole", "/serial.so/stream"], |path, response| {
+        let expected = if path.ends_with("whole") { "alone" } else { "alone alone alone " };
+        (response.text() == expected).then_some(()).ok_or_else(|| response.text().to_owned())
+    });
+    load.flow(500);
+    load.finish().assert_nothing_lost();
+    // It knows that it is alone.
+    assert_eq!(server.get("/serial.so/multithread").text(), "0");
+}
+
+fn start_streaming(arguments: &[&str]) -> (Site, Server) {
+    let site = Site::new();
+    compile(&site, "streaming", &[]);
+    site.write("html/a.txt", "a");
+    let server = site.start(arguments);
+    (site, server)
+}
+
+/// Reads until what has come ends with `end`.
+fn receive_until(client: &Client, end: &str) -> String {
+    let mut received = String::new();
+    while !received.ends_with(end) {
+        received.push_str(&String::from_utf8_lossy(&receive(client)));
+    }
+    received
+}
+
+#[test]
+fn content_can_be_read_as_it_arrives() {
+    let (_site, server) = start_streaming(&[]);
+    for (framing, pieces) in [
+        ("Content-Length: 9", ["abc", "def", "ghi"]),
+        ("Transfer-Encoding: chunked", ["3\r\nabc\r\n", "3\r\ndef\r\n", "3\r\nghi\r\n0\r\n\r\n"]),
+    ] {
+        let mut client = server.connect();
+        client.send(format!("POST /streaming.so HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes()).unwrap();
+        for (piece, echoed) in pieces.iter().zip(["ABC", "DEF", "GHI"]) {
+            client.send(piece.as_bytes()).unwrap();
+            // Each piece is answered before the next is sent.
+            receive_until(&client, &format!("3\r\n{echoed}\r\n"));
+        }
+        receive_until(&client, "end: 0\r\n0\r\n\r\n");
+        // All content was read, so the connection goes on.
+        assert_eq!(client.get("/a.txt").unwrap().text(), "a");
+    }
+}
+
+#[test]
+fn lines_can_be_read_as_they_arrive() {
+    let (_site, server) = start_streaming(&[]);
+    let mut client = server.connect();
+    client.send(b"POST /streaming.so/lines HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\none\ntw").unwrap();
+    receive_until(&client, "ONE\n\r\n");
+    client.send(b"o\nlast").unwrap();
+    let rest = receive_until(&client, "0\r\n\r\n");
+    assert!(rest.contains("TWO\n\r\n") && rest.contains("LAST\r\n"), "{rest}");
+}
+
+#[test]
+fn content_can_be_read_while_the_body_is_made() {
+    let (_site, server) = start_streaming(&[]);
+    let mut client = server.connect();
+    client.send(b"POST /streaming.so/next HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc").unwrap();
+    receive_until(&client, "ABC\r\n");
+    client.send(b"def").unwrap();
+    receive_until(&client, "DEF\r\n0\r\n\r\n");
+}
+
+#[test]
+fn a_client_that_waits_is_told_to_continue_when_content_is_read_and_not_before() {
+    let (_site, server) = start_streaming(&[]);
+    let head = "HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
+    let mut client = server.connect();
+    client.send(format!("POST /streaming.so {head}").as_bytes()).unwrap();
+    assert_eq!(client.response().unwrap().status, 100);
+    client.send(b"abc").unwrap();
+    assert_eq!(client.response().unwrap().text(), "ABCend: 0");
+    // Who does not read the content answers at once, and the connection ends.
+    let mut client = server.connect();
+    client.send(format!("POST /streaming.so/unread {head}").as_bytes()).unwrap();
+    let response = client.response().unwrap();
+    assert_eq!((response.status, response.text(), response.closes()), (403, "unread", true));
+    assert_eq!(client.rest().unwrap(), b"");
+}
