@@ -109,6 +109,8 @@ pub(super) struct Situation<'a> {
     pub(super) mode: Mode,
     /// The time as the `Date` field has it.
     pub(super) date: &'a str,
+    /// The client has sent its last byte.
+    pub(super) ended: bool,
     /// The client is gone in both directions.
     pub(super) hangup: bool,
     /// Whether reading may give something.
@@ -221,7 +223,7 @@ impl Connection {
                 }
             });
         }
-        self.receive(situation.readable)
+        self.receive(situation)
     }
 
     fn begin_request(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
@@ -287,7 +289,7 @@ impl Connection {
                 }
                 // Patience is measured from one piece of content to the next.
                 self.deadline_ms = 0;
-                return self.receive(situation.readable);
+                return self.receive(situation);
             }
             if keep && let Err(error) = request.input.push(&rest[content], &situation.settings.spool) {
                 tracing::error!(
@@ -460,17 +462,18 @@ impl Connection {
     }
 
     /// Receives more.
-    fn receive(&mut self, readable: &mut bool) -> Option<Step> {
+    fn receive(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
         self.input.drain(..self.taken);
         self.taken = 0;
         match socket::receive(self.socket.as_fd(), &mut self.input, READ_BYTES) {
             Moved::Bytes(count) => {
-                // A short read has emptied the socket: the next byte is a new edge.
-                *readable = count == READ_BYTES;
+                // A short read has emptied the socket: the next byte is a new edge. The end is not, if its edge came
+                // with these bytes.
+                *situation.readable = count == READ_BYTES || situation.ended;
                 None
             }
             Moved::Blocked => {
-                *readable = false;
+                *situation.readable = false;
                 None
             }
             Moved::End => Some(Step::Close),

@@ -115,6 +115,7 @@ impl EventLoop {
             settings: &shared.settings,
             mode: self.mode,
             date: &self.clock.date,
+            ended: slot.ended,
             hangup: slot.hangup,
             readable: &mut slot.readable,
             waiter: &|| -> Waiter {
@@ -183,6 +184,7 @@ impl EventLoop {
             let id = SlotId(event.key);
             if let Some(slot) = self.slots.find(id) {
                 slot.readable |= event.readable;
+                slot.ended |= event.ended;
                 slot.hangup |= event.hangup;
                 self.queue(id);
             }

@@ -145,6 +145,64 @@ fn thousands_of_pipelined_requests_are_all_answered() {
     sending.join().unwrap();
 }
 
+/// A client may say that it sends no more (shutdown(2)) and still wait for all answers.
+#[test]
+fn a_client_that_has_finished_sending_gets_every_answer_and_then_the_end() {
+    let site = pages_and_mirror();
+    site.write("html/large.bin", vec![7; 3 << 20]);
+    let server = site.start(&[]);
+    for _ in 0..20 {
+        let mut client = server.connect();
+        client.send(&pipeline()).unwrap();
+        client.send(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\nGET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        client.finish().unwrap();
+        assert_pipeline_answered(&mut client, "half-closed");
+        assert_eq!(client.response().unwrap().body.len(), 3 << 20);
+        assert_eq!(client.response().unwrap().text(), "a");
+        assert_closed(&mut client);
+    }
+}
+
+/// The end of the client's bytes may come in the same packet as its last request: it is seen at once, and not when the
+/// connection has idled for its whole minute.
+#[test]
+fn the_end_of_a_client_is_seen_also_when_it_comes_with_its_last_request() {
+    let site = pages();
+    let server = site.start(&["--threads", "1"]);
+    for _ in 0..50 {
+        let mut client = server.connect();
+        client.send(b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        client.finish().unwrap();
+        assert_eq!(client.response().unwrap().text(), "a");
+        assert_closed(&mut client);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_request_is_forgotten() {
+    let site = pages();
+    let server = site.start(&["--limit-connections", "3"]);
+    for part in ["", "GET /a", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab"] {
+        let mut client = server.connect();
+        client.send(part.as_bytes()).unwrap();
+        client.finish().unwrap();
+        assert_closed(&mut client);
+        // A reset instead of an end.
+        let client = server.connect();
+        client.stream().write_all(part.as_bytes()).unwrap();
+        rustix::net::sockopt::set_socket_linger(client.stream(), Some(Duration::ZERO)).unwrap();
+    }
+    // None of the six counts any more. The server may need a moment to notice.
+    let mut clients = Vec::new();
+    tests::eventually("there is room for three connections", tests::PATIENCE, || {
+        let mut client = server.connect();
+        if client.get("/a.txt").ok().is_some_and(|response| response.status == 200) {
+            clients.push(client);
+        }
+        (clients.len() == 3).then_some(())
+    });
+}
+
 fn large_file(site: &Site, name: &str, length: usize) -> Vec<u8> {
     let content: Vec<u8> = (0..length).map(|at| (at / 7 + at % 251) as u8).collect();
     site.write(&format!("html/{name}"), &content);
