@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -107,6 +108,10 @@ pub fn listen(bind: &Bind) -> anyhow::Result<OwnedFd> {
 
 /// Removes the socket file of a server that is gone; that of a living one is an error.
 fn remove_dead_socket(path: &Path, address: &net::SocketAddrUnix) -> anyhow::Result<()> {
+    // Whoever names a file by mistake keeps it.
+    if std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
+        bail!("{} exists and is no socket; choose another with --bind, or remove it", path.display());
+    }
     let probe = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     match net::connect(&probe, address) {
         Err(Errno::CONNREFUSED) => {
@@ -220,3 +225,24 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
 
 /// The queue of connections that nobody has accepted yet; the kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn only_a_dead_socket_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let bind = Bind::Unix(path.clone());
+        drop(UnixListener::bind(&path).unwrap());
+        let living = listen(&bind).expect("the socket of nobody is replaced");
+        assert!(listen(&bind).unwrap_err().to_string().contains("in use"));
+        drop(living);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert!(listen(&bind).unwrap_err().chain().any(|error| error.to_string().contains("is no socket")));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+}

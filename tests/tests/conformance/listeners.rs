@@ -21,6 +21,26 @@ fn a_unix_socket_serves_too() {
 }
 
 #[test]
+fn the_socket_of_a_server_that_is_gone_is_replaced_and_another_file_is_not() {
+    let site = pages();
+    // Dropped without removing its file, as after a crash.
+    drop(UnixListener::bind(site.path("host.sock")).unwrap());
+    let server = site.start(&["--bind", "unix:host.sock"]);
+    let mut client = Client::connect_unix(&site.path("host.sock")).unwrap();
+    assert_eq!(client.get("/a.txt").unwrap().text(), "a");
+    // A living one is not taken over.
+    let output = site.run(&["--bind", "unix:host.sock"]);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && words.contains("host.sock") && words.contains("--bind"), "{words}");
+    assert_eq!(client.get("/b.txt").unwrap().text(), "bb");
+    drop(server);
+
+    let file = site.write("precious", "x");
+    let output = site.run(&["--bind", "unix:precious"]);
+    assert!(!output.status.success() && file.exists(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn ipv6_serves_too() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
         eprintln!("this machine has no IPv6");
