@@ -373,9 +373,10 @@ impl Connection {
         if situation.settings.config.trace {
             log::trace(format_args!("> HTTP/1.1 {} {}", response.status.code, response.status.reason));
         }
-        if self.decoder.as_ref().is_some_and(|decoder| !decoder.is_done()) || situation.mode == Mode::Stopping {
-            self.traits.keep_alive = false;
-        }
+        let incomplete = self.decoder.as_ref().is_some_and(|decoder| !decoder.is_done());
+        // What has arrived behind this request is answered too.
+        let is_last = situation.mode == Mode::Stopping && self.taken == self.input.len();
+        self.traits.keep_alive &= !incomplete && !is_last;
         let context = self.traits.context(situation.settings, situation.date);
         self.output.respond(response, &context);
         self.stage = Stage::Responding;

@@ -67,6 +67,46 @@ fn a_busy_address_is_named_with_the_remedy() {
 const STOPPING: &str = "stopping";
 
 #[test]
+fn a_server_that_stops_answers_what_it_has_received() {
+    let site = pages_and_mirror();
+    let server = site.start(&[]);
+    // One connection idles, one is within a head, one within content, one sends no more but has not read its answers.
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/a.txt").unwrap().text(), "a");
+    let mut head = server.connect();
+    assert_eq!(head.get("/a.txt").unwrap().text(), "a");
+    head.send(b"GET /b.txt HTTP/1.1\r\nHos").unwrap();
+    let mut content = server.connect();
+    content.send(b"POST /mirror.so HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").unwrap();
+    assert_eq!(content.response().unwrap().status, 100);
+    let mut pipelined = server.connect();
+    assert_eq!(pipelined.get("/a.txt").unwrap().text(), "a");
+    let three = b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3);
+    pipelined.send(&[&three[..], b"GET /b.txt HTTP/1.1\r\nHo"].concat()).unwrap();
+    let first_three = [pipelined.response(), pipelined.response(), pipelined.response()];
+    assert!(first_three.iter().all(|response| response.as_ref().unwrap().text() == "a"));
+
+    server.signal(Signal::TERM);
+    server.wait_for_log(STOPPING, PATIENCE);
+    assert_closed(&mut idle);
+    head.send(b"t: a\r\n\r\n").unwrap();
+    let response = head.response().unwrap();
+    assert_eq!((response.text(), response.closes()), ("bb", true));
+    assert_closed(&mut head);
+    // Several requests that have arrived are all answered, and only the last says that it is.
+    pipelined.send(&[b"st: a\r\n\r\n", &three[..]].concat()).unwrap();
+    let closes: Vec<bool> = (0..4).map(|_| pipelined.response().unwrap().closes()).collect();
+    assert_eq!(closes, [false, false, false, true]);
+    assert_closed(&mut pipelined);
+    content.send(b"hello").unwrap();
+    let response = content.response().unwrap();
+    assert_eq!((response.text(), response.closes()), ("hello", true));
+    assert_closed(&mut content);
+    let mut server = server;
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
 fn a_large_response_under_way_is_completed_before_the_end() {
     let site = pages();
     site.write("html/large.bin", vec![7; 32 << 20]);
