@@ -123,6 +123,27 @@ fn a_large_response_under_way_is_completed_before_the_end() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// A service manager, a terminal or timeout(1) sends a signal to all processes of the server at once.
+#[test]
+fn a_signal_to_all_processes_stops_as_gracefully_as_one_to_the_first() {
+    let site = pages_and_mirror();
+    let mut server = site.start(&[]);
+    let mut client = server.connect();
+    client.send(b"POST /mirror.so HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").unwrap();
+    assert_eq!(client.response().unwrap().status, 100);
+    let workers = tests::children(server.id());
+    assert!(!workers.is_empty());
+    for worker in workers {
+        let id = rustix::process::Pid::from_raw(worker.id.cast_signed()).unwrap();
+        rustix::process::kill_process(id, Signal::TERM).unwrap();
+    }
+    server.signal(Signal::TERM);
+    server.wait_for_log(STOPPING, PATIENCE);
+    client.send(b"hello").unwrap();
+    assert_eq!(client.response().unwrap().text(), "hello");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 #[test]
 fn trace_shows_connections_requests_and_responses() {
     let site = pages();
