@@ -395,7 +395,7 @@ impl Connection {
             return Some(self.abort(situation));
         }
         let more_to_make = self.output.stream.is_some();
-        let pipelined = self.output.keep_alive && self.taken < self.input.len() && !self.output.is_large();
+        let pipelined = self.goes_on() && self.taken < self.input.len() && !self.output.is_large();
         if more_to_make || !pipelined {
             let waiting = self.flush(situation);
             if waiting.is_some() {
@@ -409,9 +409,10 @@ impl Connection {
     }
 
     fn finish_response(&mut self) -> Option<Step> {
-        let received = self.decoder.take().is_none_or(|decoder| decoder.is_done()) && !self.rejected;
+        let (goes_on, received) = (self.goes_on(), self.is_received());
+        self.decoder = None;
         self.run = 0..0;
-        if !self.output.keep_alive || !received {
+        if !goes_on {
             if received && self.taken == self.input.len() {
                 return Some(Step::Close);
             }
@@ -426,6 +427,16 @@ impl Connection {
         self.deadline_ms = 0;
         self.stage = Stage::Head;
         None
+    }
+
+    /// Whether another request may follow this response.
+    fn goes_on(&self) -> bool {
+        self.output.keep_alive && self.is_received()
+    }
+
+    /// Whether the request has been understood to its end.
+    fn is_received(&self) -> bool {
+        self.decoder.as_ref().is_none_or(Decoder::is_done) && !self.rejected
     }
 
     /// Calls the stream's `next`, or its `close`, when its module lets it.

@@ -160,3 +160,21 @@ fn a_client_that_waits_is_told_to_continue_when_content_is_read_and_not_before()
     assert_eq!((response.status, response.text(), response.closes()), (403, "unread", true));
     assert_eq!(client.rest().unwrap(), b"");
 }
+
+#[test]
+fn read_says_why_there_is_no_more() {
+    let (_site, server) = start_streaming(&["--timeout-body", "200ms", "--limit-body", "1000"]);
+    let chunked = "POST /streaming.so HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    for (more, failure) in [("", -2), ("x\r\n", -6), ("fff\r\n", -3), ("3\nabc", -6)] {
+        let mut client = server.connect();
+        client.send(format!("{chunked}{more}").as_bytes()).unwrap();
+        let response = client.response().unwrap();
+        // Twice: it is final.
+        assert_eq!(response.text(), format!("ABCend: {failure} {failure}"), "{more:?}");
+        assert_eq!(client.rest().unwrap(), b"", "nothing after it is interpreted");
+    }
+    let mut client = server.connect();
+    client.send(chunked.as_bytes()).unwrap();
+    client.finish().unwrap();
+    assert_eq!(client.response().unwrap().text(), "ABCend: -1 -1");
+}
