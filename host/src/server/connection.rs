@@ -7,7 +7,7 @@ use super::call::Work;
 use super::handover::{self, Handover};
 use super::output::{Flow, Output};
 use crate::http::content::Decoder;
-use crate::http::{Framing, HeadLimits, Reject, encode};
+use crate::http::{Framing, Head, HeadLimits, Reject, encode};
 use crate::log;
 use crate::request::Request;
 use crate::response::Response;
@@ -17,6 +17,7 @@ use crate::sys::socket::{self, Address, Moved};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A connection and everything that is known of it.
 pub(super) struct Connection {
@@ -42,6 +43,8 @@ pub(super) struct Connection {
     pub(super) answer: Option<Response>,
     /// When patience ends, in the loop's milliseconds; 0 for never.
     pub(super) deadline_ms: u64,
+    /// When lingering ends whatever the client does; 0 before it begins.
+    linger_end_ms: u64,
     waiting: Wait,
 }
 
@@ -51,6 +54,8 @@ pub(super) struct Traits {
     pub(super) head_request: bool,
     pub(super) minor: u8,
     pub(super) keep_alive: bool,
+    /// The client has said that it sends no other request.
+    last: bool,
 }
 
 enum Stage {
@@ -65,7 +70,7 @@ enum Stage {
     /// The response is being made or sent.
     Responding,
     /// The last response has been sent; the client may still be sending (RFC 9112 §9.6).
-    Lingering { left: usize },
+    Lingering,
     /// There is nothing more to do for it.
     Over,
 }
@@ -149,6 +154,7 @@ impl Connection {
             permit: None,
             answer: None,
             deadline_ms: 0,
+            linger_end_ms: 0,
             waiting: Wait::First,
         }
     }
@@ -176,15 +182,15 @@ impl Connection {
             Stage::Called => Some(Step::Wait(Wait::Turn)),
             Stage::Over => Some(Step::Close),
             Stage::Responding => self.send(situation),
-            Stage::Lingering { left } => {
-                let mut sink = Vec::new();
-                match socket::receive(self.socket.as_fd(), &mut sink, READ_BYTES) {
-                    Moved::Bytes(count) if count < *left => {
-                        *left -= count;
+            Stage::Lingering => {
+                self.input.clear();
+                match socket::receive(self.socket.as_fd(), &mut self.input, READ_BYTES) {
+                    Moved::Bytes(_) => {
+                        self.deadline_ms = 0;
                         None
                     }
                     Moved::Blocked => Some(Step::Wait(Wait::Linger)),
-                    Moved::Bytes(_) | Moved::End => Some(Step::Close),
+                    Moved::End => Some(Step::Close),
                 }
             }
         }
@@ -229,8 +235,7 @@ impl Connection {
     fn begin_request(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
         let Some(request) = &mut self.request else { return Some(Step::Close) };
         let head = &request.head;
-        self.traits =
-            Traits { head_request: head.method() == "HEAD", minor: head.minor(), keep_alive: head.keep_alive() };
+        self.traits = Traits::of(head);
         if situation.settings.config.trace {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }
@@ -413,13 +418,14 @@ impl Connection {
         self.decoder = None;
         self.run = 0..0;
         if !goes_on {
-            if received && self.taken == self.input.len() {
+            if received && self.traits.last && self.taken == self.input.len() {
                 return Some(Step::Close);
             }
             // A close while the client still sends would make the kernel reset the connection, and the client might
             // lose the response (RFC 9112 §9.6).
             socket::finish_sending(self.socket.as_fd());
-            self.stage = Stage::Lingering { left: LINGER_BYTES_MAX };
+            self.taken = 0;
+            self.stage = Stage::Lingering;
             return None;
         }
         self.output.next_response();
@@ -505,7 +511,13 @@ impl Connection {
             Wait::Idle => timeouts.idle,
             Wait::Content => timeouts.body,
             Wait::Write => timeouts.write,
-            Wait::Linger => LINGER,
+            Wait::Linger => {
+                if self.linger_end_ms == 0 {
+                    self.linger_end_ms = now_ms + LINGER_MAX.as_millis() as u64;
+                }
+                self.deadline_ms = self.linger_end_ms.min(now_ms + LINGER.as_millis() as u64);
+                return;
+            }
             Wait::Turn => {
                 self.deadline_ms = 0;
                 return;
@@ -592,8 +604,7 @@ impl Connection {
         connection.input = unpacked.rest;
         if let Some((request, decoder)) = unpacked.content {
             let head = &request.head;
-            connection.traits =
-                Traits { head_request: head.method() == "HEAD", minor: head.minor(), keep_alive: head.keep_alive() };
+            connection.traits = Traits::of(head);
             connection.stage = Stage::Content(settings.router.route(head, &request.path));
             connection.request = Some(request);
             connection.decoder = Some(decoder);
@@ -606,6 +617,11 @@ impl Connection {
 }
 
 impl Traits {
+    fn of(head: &Head) -> Traits {
+        let keep_alive = head.keep_alive();
+        Traits { head_request: head.method() == "HEAD", minor: head.minor(), keep_alive, last: !keep_alive }
+    }
+
     pub(super) fn context<'a>(self, settings: &'a Settings, date: &'a str) -> encode::Context<'a> {
         encode::Context {
             head_request: self.head_request,
@@ -623,6 +639,6 @@ const REQUESTS_PER_TURN: usize = 64;
 /// Bytes that one read may give.
 const READ_BYTES: usize = 16 * 1024;
 
-/// How long, and how much, a client may go on sending after the last response.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// After the last response a client may be silent for so long, and send for so long.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_MAX: Duration = Duration::from_secs(20);

@@ -263,6 +263,22 @@ fn a_response_read_byte_by_byte_is_complete() {
     assert_eq!(slow.response().unwrap().text(), "a");
 }
 
+/// The refusal reaches a client that goes on sending what nobody reads: closing at once would make the kernel reset the
+/// connection, and the client could lose the response (RFC 9112 §9.6).
+#[test]
+fn a_refusal_is_not_lost_though_the_client_keeps_sending() {
+    let site = pages();
+    let server = site.start(&[]);
+    for length in [64 << 10, 1 << 20, 16 << 20] {
+        let mut client = server.connect();
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n").unwrap();
+        client.send(&vec![b'x'; length]).unwrap_or_else(|error| panic!("{length} bytes of content: {error}"));
+        let response = client.response().unwrap_or_else(|error| panic!("after {length} bytes of content: {error}"));
+        assert_eq!((response.status, response.closes()), (413, true));
+        assert_closed(&mut client);
+    }
+}
+
 /// One connection that always has another request ready takes no more than its turn.
 #[test]
 fn a_client_that_never_stops_asking_holds_nobody_up() {
