@@ -114,7 +114,9 @@ impl ConnectionWire<'_> {
                 }
                 Flow::Blocked => {
                     let patience = self.settings.config.timeouts.write;
-                    if !socket::wait(self.connection.socket.as_fd(), Direction::Write, patience) {
+                    let socket = self.connection.socket.as_fd();
+                    let before = socket::unacknowledged(socket);
+                    if !socket::wait(socket, Direction::Write, patience) && socket::unacknowledged(socket) >= before {
                         self.connection.output.give_up();
                         return Err(WireError::Timeout);
                     }

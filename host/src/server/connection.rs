@@ -45,6 +45,8 @@ pub(super) struct Connection {
     pub(super) deadline_ms: u64,
     /// When lingering ends whatever the client does; 0 before it begins.
     linger_end_ms: u64,
+    /// What the client had not acknowledged when it was last waited for.
+    unacknowledged: usize,
     waiting: Wait,
 }
 
@@ -155,6 +157,7 @@ impl Connection {
             answer: None,
             deadline_ms: 0,
             linger_end_ms: 0,
+            unacknowledged: 0,
             waiting: Wait::First,
         }
     }
@@ -510,7 +513,10 @@ impl Connection {
             Wait::First | Wait::Head => timeouts.head,
             Wait::Idle => timeouts.idle,
             Wait::Content => timeouts.body,
-            Wait::Write => timeouts.write,
+            Wait::Write => {
+                self.unacknowledged = socket::unacknowledged(self.socket.as_fd());
+                timeouts.write
+            }
             Wait::Linger => {
                 if self.linger_end_ms == 0 {
                     self.linger_end_ms = now_ms + LINGER_MAX.as_millis() as u64;
@@ -527,22 +533,28 @@ impl Connection {
     }
 
     /// Its deadline has passed: it has to end, with an answer where one is due.
-    pub(super) fn expire(&mut self, situation: &Situation<'_>) {
+    pub(super) fn expire(&mut self, situation: &Situation<'_>) -> Step {
         let reason = match self.waiting {
             Wait::Head => "the request's head did not arrive in time",
             Wait::Content => "the request's content did not arrive in time",
             Wait::Write => {
+                // There is room for more only when the kernel's buffer is a third empty, which a slow client may take
+                // longer for than a client who takes nothing is given.
+                if socket::unacknowledged(self.socket.as_fd()) < self.unacknowledged {
+                    self.deadline_ms = 0;
+                    return Step::Wait(Wait::Write);
+                }
                 self.output.give_up();
                 self.stage = Stage::Responding;
-                return;
+                return Step::Yield;
             }
             Wait::First | Wait::Idle | Wait::Linger | Wait::Turn => {
                 self.stage = Stage::Over;
-                return;
+                return Step::Yield;
             }
         };
-        self.deadline_ms = 0;
         self.reject(Reject { status: 408, reason }, situation);
+        Step::Yield
     }
 
     /// Keeps no buffer between requests.

@@ -290,10 +290,7 @@ impl EventLoop {
             return;
         }
         let Some(connection) = slot.connection.take() else { return };
-        self.drive(id, connection, |connection, situation| {
-            connection.expire(situation);
-            Step::Yield
-        });
+        self.drive(id, connection, |connection, situation| connection.expire(situation));
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -194,6 +194,14 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
     _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
+/// How many bytes that were sent the client has not acknowledged; 0 if the system does not tell.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (tcp(7), unix(7)) writes one int, for which there is room.
+    let told = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if told == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
 /// Which way [`wait`] waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -229,7 +237,18 @@ const BACKLOG: i32 = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixListener;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn bytes_that_nobody_has_taken_are_counted() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unacknowledged(ours.as_fd()), 0);
+        assert_eq!(send(ours.as_fd(), &[0; 1000], false), Moved::Bytes(1000));
+        assert!(unacknowledged(ours.as_fd()) >= 1000);
+        assert_eq!(receive(theirs.as_fd(), &mut Vec::new(), 1000), Moved::Bytes(1000));
+        assert_eq!(unacknowledged(ours.as_fd()), 0);
+    }
 
     #[test]
     fn only_a_dead_socket_is_replaced() {
