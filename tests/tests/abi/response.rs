@@ -303,6 +303,22 @@ fn write_tells_that_the_client_has_left_or_takes_nothing() {
 }
 
 #[test]
+fn a_stream_that_makes_its_chunks_slowly_lets_others_have_their_turn() {
+    let (site, server) = start(&["--threads", "1"]);
+    site.write("html/a.txt", "a");
+    let mut slow = server.connect();
+    slow.send(b"GET /response.so/slow HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    std::io::Read::read_exact(&mut slow.stream(), &mut [0; 1]).unwrap();
+    assert_eq!(server.get("/a.txt").text(), "a");
+    // The stream goes on, so the answer came in between.
+    slow.stream().set_nonblocking(true).unwrap();
+    let mut rest = Vec::new();
+    let end = std::io::Read::read_to_end(&mut slow.stream(), &mut rest).unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::WouldBlock);
+    assert!(!rest.ends_with(b"\r\n0\r\n\r\n"), "the stream had its end first");
+}
+
+#[test]
 fn memory_of_the_request_is_aligned_and_refused_when_there_is_none() {
     let (_site, server) = start(&[]);
     assert_answer(&server, "/alloc", 200, "0 wrong");
