@@ -39,6 +39,8 @@ pub(super) struct Connection {
     stage: Stage,
     pub(super) output: Output,
     permit: Option<Permit>,
+    /// The door at which it has left a note, until its turn comes.
+    noted: Option<Arc<Serial>>,
     /// The response that a call has come to.
     pub(super) answer: Option<Response>,
     /// When patience ends, in the loop's milliseconds; 0 for never.
@@ -154,6 +156,7 @@ impl Connection {
             stage: Stage::Head,
             output: Output::default(),
             permit: None,
+            noted: None,
             answer: None,
             deadline_ms: 0,
             linger_end_ms: 0,
@@ -367,13 +370,21 @@ impl Connection {
     fn permit_for(&mut self, serial: &Arc<Serial>, situation: &Situation<'_>) -> Option<Permit> {
         match self.permit.take() {
             Some(permit) if permit.is_for(serial) => Some(permit),
-            _ => serial.enter(situation.waiter),
+            // It may be asked again before its turn: one note is enough, and a second would be a turn that nobody uses.
+            _ if self.noted.as_ref().is_some_and(|noted| Arc::ptr_eq(noted, serial)) => None,
+            _ => {
+                let permit = serial.enter(situation.waiter);
+                self.noted = permit.is_none().then(|| Arc::clone(serial));
+                permit
+            }
         }
     }
 
-    /// Takes the permit that it has waited for.
+    /// Takes the permit that it has waited for; one that it does not wait for any more is dropped, for the next one.
     pub(super) fn admit(&mut self, permit: Permit) {
-        self.permit = Some(permit);
+        if self.noted.take_if(|noted| permit.is_for(noted)).is_some() {
+            self.permit = Some(permit);
+        }
     }
 
     /// Begins the response.

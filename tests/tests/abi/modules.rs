@@ -86,6 +86,51 @@ fn a_module_that_is_not_thread_safe_is_called_one_at_a_time() {
     assert_eq!(server.get("/serial.so/multithread").text(), "0");
 }
 
+/// A stream that was woken for something else while it waited for its turn asked for another turn each time; when it had
+/// ended, the turns that nobody used kept everybody else out for ever.
+#[test]
+fn a_stream_that_waits_for_its_turn_asks_for_one_turn_only() {
+    let (site, server) = start_serial(&["--threads", "4", "--trace"]);
+    let hold = |name: &str| {
+        let mut client = server.connect();
+        client.send(format!("GET /serial.so/hold/{name} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+        client
+    };
+    let entered = |name: &str| {
+        let file = site.path(&format!("gate.{name}.in"));
+        eventually("a call is in", PATIENCE, || file.exists().then_some(()));
+    };
+    let let_go = |name: &str| drop(site.write(&format!("gate.{name}.out"), ""));
+    // One call is in; a stream and another call wait, in this order.
+    let mut first = hold("first");
+    entered("first");
+    let mut stream = server.connect();
+    stream.send(b"GET /serial.so/stream HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    server.wait_for_log("< GET /serial.so/stream", PATIENCE);
+    let mut second = hold("second");
+    server.wait_for_log("< GET /serial.so/hold/second", PATIENCE);
+    // The stream gets its first chunk, then the other call is in, and the stream waits for its turn to make the next.
+    let_go("first");
+    entered("second");
+    let mut begun = Vec::new();
+    while !begun.ends_with(b"alone \r\n") {
+        begun.extend(receive(&stream));
+    }
+    for byte in b"GET /serial.so/whole HTTP/1.1\r\nHost: a\r\n\r\n".chunks(1) {
+        stream.send(byte).unwrap();
+    }
+    let_go("second");
+    while !begun.ends_with(b"0\r\n\r\n") && !begun.ends_with(b"alone") {
+        begun.extend(receive(&stream));
+    }
+    // The stream's connection idles. Everybody else still has turns.
+    for _ in 0..3 {
+        assert_eq!(server.get("/serial.so/stream").text(), "alone alone alone ");
+    }
+    assert_eq!(first.response().unwrap().text(), "held");
+    assert_eq!(second.response().unwrap().text(), "held");
+}
+
 fn start_streaming(arguments: &[&str]) -> (Site, Server) {
     let site = Site::new();
     compile(&site, "streaming", &[]);
