@@ -92,6 +92,8 @@ impl Wire for ConnectionWire<'_> {
                 Moved::Bytes(_) => {}
                 Moved::End => return Err(WireError::Gone),
                 Moved::Blocked => {
+                    // The client may be waiting for earlier answers before it sends more.
+                    self.flush()?;
                     let patience = self.settings.config.timeouts.body;
                     if !socket::wait(self.connection.socket.as_fd(), Direction::Read, patience) {
                         return Err(WireError::Timeout);

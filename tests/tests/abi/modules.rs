@@ -223,3 +223,16 @@ fn read_says_why_there_is_no_more() {
     client.finish().unwrap();
     assert_eq!(client.response().unwrap().text(), "ABCend: -1 -1");
 }
+
+/// The client may wait for the answer to one request before it sends the content of the next.
+#[test]
+fn earlier_answers_do_not_wait_for_content_that_is_read_as_it_arrives() {
+    let (_site, server) = start_streaming(&[]);
+    let mut client = server.connect();
+    client
+        .send(b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\nPOST /streaming.so HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
+        .unwrap();
+    assert_eq!(client.response().unwrap().text(), "a");
+    client.send(b"abc").unwrap();
+    assert_eq!(client.response().unwrap().text(), "ABCend: 0");
+}
