@@ -178,7 +178,7 @@ impl State {
                 self.aborted = true;
                 return Err("the head has been sent already; the connection is aborted".to_owned());
             }
-        } else if self.started.is_some() {
+        } else if self.started.is_some() || self.committed {
             return Err("start_response was called twice without exc_info".to_owned());
         }
         let status = Status::parse(status).ok_or_else(|| {

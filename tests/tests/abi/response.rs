@@ -112,6 +112,14 @@ fn a_second_start_aborts_when_the_head_has_been_sent() {
     assert_balance(&server);
 }
 
+/// The host had forgotten that the response of a body that it iterates over had been started.
+#[test]
+fn a_second_start_without_exc_info_is_refused_while_the_body_is_sent() {
+    let (_site, server) = start(&[]);
+    assert_answer(&server, "/start-while-streaming", 200, "1\nrefused3\n");
+    assert_balance(&server);
+}
+
 #[test]
 fn what_is_written_comes_before_the_body() {
     let (_site, server) = start(&[]);
