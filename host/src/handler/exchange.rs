@@ -10,6 +10,7 @@ use super::generation::{Generation, no_extension};
 use crate::request::Request;
 use crate::response::{FieldError, Fields, Status, Wire, WireError};
 use abi::ffi::*;
+use rustix::fs::OFlags;
 use std::ffi::{c_char, c_void};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -443,8 +444,10 @@ fn file_content(fd: OwnedFd, offset: u64, len: u64) -> Content {
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Content::Failed("file was given a descriptor that is not of a regular file".to_owned());
     }
-    let readable = rustix::fs::fcntl_getfl(&fd)
-        .is_ok_and(|flags| flags.intersection(rustix::fs::OFlags::RWMODE) != rustix::fs::OFlags::WRONLY);
+    let readable = rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| {
+        // One that is open for its path alone says that it is open for reading too (open(2), O_PATH).
+        flags.intersection(OFlags::RWMODE) != OFlags::WRONLY && !flags.contains(OFlags::PATH)
+    });
     if !readable {
         return Content::Failed("file was given a descriptor that is not open for reading".to_owned());
     }

@@ -250,6 +250,24 @@ fn a_file_is_sent_in_part_or_whole_and_never_past_its_end() {
 }
 
 #[test]
+fn a_descriptor_that_is_no_readable_file_is_a_500() {
+    let (_site, server) = start(&[]);
+    for (kind, reason) in [
+        ("negative", "descriptor -1"),
+        ("closed", "not open"),
+        ("folder", "regular file"),
+        ("device", "regular file"),
+        ("write-only", "for reading"),
+        ("path-only", "for reading"),
+    ] {
+        let mark = server.mark();
+        assert_eq!(get(&server, &format!("/bad-file/{kind}")).status, 500, "{kind}");
+        let line = server.wait_for_log_since(mark, "file was given", PATIENCE);
+        assert!(line.contains(reason), "{kind}: {line}");
+    }
+}
+
+#[test]
 fn the_descriptor_of_a_file_is_closed_whatever_becomes_of_it() {
     let (_site, server) = start(&["--threads", "1"]);
     let worker = tests::children(server.id()).remove(0).id;
