@@ -383,10 +383,17 @@ unsafe extern "C" fn errors(env: *mut host_env, text: host_str) {
     let Some(state) = (unsafe { state_of(env, ENV) }) else { return };
     // SAFETY: the module gives a readable string.
     let Some(text) = (unsafe { slice(text) }) else { return };
-    let text = String::from_utf8_lossy(&text[..text.len().min(ERRORS_BYTES_MAX)]);
-    for line in text.lines() {
+    let text = &text[..text.len().min(ERRORS_BYTES_MAX)];
+    for line in text.strip_suffix(b"\n").unwrap_or(text).split(|byte| *byte == b'\n') {
+        let line = visible(line.strip_suffix(b"\r").unwrap_or(line));
         tracing::warn!("{}: {line} ({})", state.generation.module, state.request_line());
     }
+}
+
+/// A text with the bytes that are not UTF-8 escaped; the log escapes control characters.
+fn visible(text: &[u8]) -> String {
+    let part = |part: std::str::Utf8Chunk<'_>| format!("{}{}", part.valid(), part.invalid().escape_ascii());
+    text.utf8_chunks().map(part).collect()
 }
 
 unsafe extern "C" fn alloc(env: *mut host_env, size: usize) -> *mut c_void {

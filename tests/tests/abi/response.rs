@@ -345,6 +345,18 @@ fn a_stream_that_makes_its_chunks_slowly_lets_others_have_their_turn() {
 }
 
 #[test]
+fn errors_become_lines_of_the_log_and_cannot_forge_one() {
+    let (_site, server) = start(&[]);
+    assert_answer(&server, "/errors", 200, "logged");
+    let line = server.wait_for_log("first", PATIENCE);
+    assert!(line.contains("response") && line.contains("first \\u{1b}[31mline"), "{line}");
+    assert!(line.contains("GET /response.so/errors"), "{line}");
+    server.wait_for_log("second \\xff line", PATIENCE);
+    let line = server.wait_for_log("error fake", PATIENCE);
+    assert!(!line.starts_with("2026 error fake"), "{line}");
+}
+
+#[test]
 fn memory_of_the_request_is_aligned_and_refused_when_there_is_none() {
     let (_site, server) = start(&[]);
     assert_answer(&server, "/alloc", 200, "0 wrong");
