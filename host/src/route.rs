@@ -55,17 +55,11 @@ impl Router {
         }
     }
 
-    /// What `OPTIONS *` is answered: it asks about the server as a whole (RFC 9110 §9.3.7).
-    pub fn server_options(&self) -> Route {
-        let body = Body::Empty;
-        let mut response = Response { status: Status::new(204), fields: Fields::default(), body };
-        // The name and the value are well-formed, so this cannot fail.
-        _ = response.fields.push(b"Allow", b"GET, HEAD, OPTIONS");
-        Route::Answer(response)
-    }
-
-    /// Who answers this request.
+    /// Who answers this request. `path` does not matter for `OPTIONS *`, which has none.
     pub fn route(&self, head: &Head, path: &Path) -> Route {
+        if head.path() == "*" {
+            return server_options();
+        }
         let bytes = path.as_bytes();
         for mount in &self.mounts {
             if bytes.strip_prefix(&*mount.prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/') {
@@ -140,6 +134,14 @@ fn shared_object(path: &[u8]) -> Option<(Option<&str>, usize)> {
 
 fn is_module_segment(segment: &[u8]) -> bool {
     !segment.is_empty() && segment.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+/// What `OPTIONS *` is answered: it asks about the server as a whole (RFC 9110 §9.3.7).
+fn server_options() -> Route {
+    let mut response = Response { status: Status::new(204), fields: Fields::default(), body: Body::Empty };
+    // The name and the value are well-formed, so this cannot fail.
+    _ = response.fields.push(b"Allow", b"GET, HEAD, OPTIONS");
+    Route::Answer(response)
 }
 
 fn not_found() -> Route {

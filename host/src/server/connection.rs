@@ -246,8 +246,9 @@ impl Connection {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }
         request.input.clear();
-        let whole_server = head.path() == "*";
-        if !whole_server && let Err(reject) = request.path.parse_into(head.path()) {
+        if head.path() != "*"
+            && let Err(reject) = request.path.parse_into(head.path())
+        {
             return self.reject(reject, situation);
         }
         let framing = head.framing();
@@ -256,7 +257,7 @@ impl Connection {
             Err(reject) => return self.reject(reject, situation),
         };
         let router = &situation.settings.router;
-        let route = if whole_server { router.server_options() } else { router.route(head, &request.path) };
+        let route = router.route(head, &request.path);
         let expects_continue = head.expects_continue() && head.minor() > 0 && !matches!(framing, Framing::None);
         self.continue_due = expects_continue && self.taken == self.input.len();
         self.decoder = Some(decoder);
