@@ -1,11 +1,12 @@
 //! One loaded build of a module: its functions, and its life from `init` to `stop`.
 
 use super::environ::Surroundings;
+use super::foreign::Foreign;
 use super::library::Library;
 use crate::serial::Serial;
 use abi::ffi::{self, host_application, host_init, host_module_info};
 use std::ffi::{c_char, c_void};
-use std::mem::{offset_of, size_of, transmute};
+use std::mem::{offset_of, transmute};
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, mpsc};
@@ -47,6 +48,7 @@ impl Retired {
     }
 }
 
+type Init = unsafe extern "C" fn(*const host_init) -> i32;
 type Stop = unsafe extern "C" fn();
 
 impl Generation {
@@ -149,35 +151,27 @@ pub fn retire(retired: &mpsc::Receiver<Retired>) {
 #[derive(Default)]
 struct ModuleInfo {
     flags: u32,
-    init: Option<unsafe extern "C" fn(*const host_init) -> i32>,
+    init: Option<Init>,
     stop: Option<Stop>,
 }
 
 impl ModuleInfo {
     fn read(object: NonNull<c_void>) -> Result<ModuleInfo, String> {
-        let at = object.as_ptr().cast::<host_module_info>();
-        // SAFETY: the exported object begins with the two fields, whatever its size.
-        let magic = unsafe { ptr::addr_of!((*at).magic).read_unaligned() };
-        if magic != ffi::HOST_MODULE_MAGIC {
+        let at = object.as_ptr().cast::<host_module_info>().cast_const();
+        // SAFETY: the checker has found that the exported object is as large as its size field says.
+        let fields = unsafe { Foreign::new(at, offset_of!(host_module_info, size)) };
+        // SAFETY: the type is that of the field, and the library stays mapped.
+        let magic: Option<u32> = unsafe { fields.field(offset_of!(host_module_info, magic)) };
+        if magic != Some(ffi::HOST_MODULE_MAGIC) {
             return Err("host_module does not begin with HOST_MODULE_MAGIC".to_owned());
         }
         // SAFETY: as above.
-        let size = unsafe { ptr::addr_of!((*at).size).read_unaligned() } as usize;
-        let has = |end: usize| size >= end;
-        let mut info = ModuleInfo::default();
-        if has(offset_of!(host_module_info, flags) + size_of::<u32>()) {
-            // SAFETY: the object says that it is large enough to have this field.
-            info.flags = unsafe { ptr::addr_of!((*at).flags).read_unaligned() };
-        }
-        if has(offset_of!(host_module_info, init) + size_of::<usize>()) {
-            // SAFETY: as above; a null pointer is `None`.
-            info.init = unsafe { ptr::addr_of!((*at).init).read_unaligned() };
-        }
-        if has(offset_of!(host_module_info, stop) + size_of::<usize>()) {
-            // SAFETY: as above; a null pointer is `None`.
-            info.stop = unsafe { ptr::addr_of!((*at).stop).read_unaligned() };
-        }
-        Ok(info)
+        let flags = unsafe { fields.field(offset_of!(host_module_info, flags)) }.unwrap_or(0);
+        // SAFETY: as above; a null pointer is `None`.
+        let init: Option<Option<Init>> = unsafe { fields.field(offset_of!(host_module_info, init)) };
+        // SAFETY: as above.
+        let stop: Option<Option<Stop>> = unsafe { fields.field(offset_of!(host_module_info, stop)) };
+        Ok(ModuleInfo { flags, init: init.flatten(), stop: stop.flatten() })
     }
 }
 

@@ -7,6 +7,7 @@ pub mod check;
 pub mod elf;
 mod environ;
 mod exchange;
+mod foreign;
 mod generation;
 pub mod library;
 pub mod needed;

@@ -19,6 +19,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// An order, with the descriptors that go along.
+type Outgoing = (Order, Vec<OwnedFd>);
+
 /// Names a worker; never reused.
 pub(crate) type WorkerId = u64;
 
@@ -41,7 +44,7 @@ pub(super) struct Crew {
 /// A worker process.
 pub(super) struct Worker {
     process: Child,
-    orders: mpsc::Sender<(Order, Vec<OwnedFd>)>,
+    orders: mpsc::Sender<Outgoing>,
     pub(super) phase: Phase,
     /// The worker that this one replaces once it serves.
     replaces: Option<WorkerId>,
@@ -439,10 +442,10 @@ impl Worker {
 
 /// Starts a worker process, with a thread that sends it orders, one that receives its reports, and one that waits for
 /// its end.
-fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mpsc::Sender<(Order, Vec<OwnedFd>)>)> {
+fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mpsc::Sender<Outgoing>)> {
     let (ours, theirs) = Channel::pair().context("cannot open a control channel")?;
     let (process, reaper) = Child::spawn_self("host: worker", theirs.into_fd()).context("cannot start a worker")?;
-    let (orders, to_send) = mpsc::channel::<(Order, Vec<OwnedFd>)>();
+    let (orders, to_send) = mpsc::channel::<Outgoing>();
     let sending = ours.try_clone()?;
     let send = move || {
         for (order, descriptors) in to_send {
