@@ -35,6 +35,8 @@ pub struct Report {
     pub version: Option<String>,
     /// The functions that it exports, sorted, at most [`SYMBOLS_MAX`].
     pub symbols: Vec<String>,
+    /// Whether it exports a `host_module`.
+    pub described: bool,
     /// How a running worker gets from an older build to this one.
     pub class: ReloadClass,
     /// Why it is of that class; empty for [`ReloadClass::Swap`].
@@ -108,6 +110,7 @@ fn inspect(copy: &Path, required: &[String], enter: &mut dyn FnMut(Phase)) -> Re
         Err(error) => return Report { error: Some(error), ..report },
     };
     report.abi = elf.abi;
+    report.described = elf.module_info_bytes.is_some();
     report.symbols = reported_symbols(&elf, required);
     report.reasons = reasons_to_replace(&elf, copy);
     report.class = if report.reasons.is_empty() { ReloadClass::Swap } else { ReloadClass::Replace };

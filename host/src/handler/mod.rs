@@ -14,5 +14,5 @@ pub mod needed;
 mod registry;
 
 pub use call::{Answer, Application, Ticket, answer};
-pub use generation::{Generation, Retired, retire};
+pub use generation::{Generation, Loadable, Retired, retire};
 pub use registry::{Module, Registry};
