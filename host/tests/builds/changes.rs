@@ -219,9 +219,11 @@ fn folders_that_come_later_are_watched_too() {
     fs::create_dir_all(stage.handler("admin/deep")).unwrap();
     stage.cc(&stage.handler("admin/deep/x.so"), &module("1"), &[]);
     stage.version("admin/deep/x", "1");
+    // The whole folder is replaced by another one.
+    fs::create_dir_all(stage.path("next/admin/deep")).unwrap();
+    stage.cc(&stage.path("next/admin/deep/x.so"), &module("2"), &[]);
     fs::rename(&stage.options.handlers, stage.path("old")).unwrap();
-    fs::create_dir_all(stage.handler("admin/deep")).unwrap();
-    stage.cc(&stage.handler("admin/deep/x.so"), &module("2"), &[]);
+    fs::rename(stage.path("next"), &stage.options.handlers).unwrap();
     stage.version("admin/deep/x", "2");
     stage.cc(&stage.handler("admin/deep/x.so"), &module("3"), &[]);
     stage.version("admin/deep/x", "3");
