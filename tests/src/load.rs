@@ -3,6 +3,7 @@
 
 use crate::client::{Client, Response};
 use crate::{PATIENCE, eventually};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +36,9 @@ struct Shared {
     failures: Mutex<Vec<String>>,
 }
 
+/// One request on a connection: the answer, and what is wrong with it.
+type Exchange = dyn Fn(&mut Client, &str) -> io::Result<(Response, Result<(), String>)> + Send + Sync;
+
 impl Load {
     /// Starts `connections` kept-alive connections, each of which GETs `paths` in turn; `verify` says what is wrong
     /// with an answer.
@@ -44,14 +48,32 @@ impl Load {
         paths: &[&str],
         verify: impl Fn(&str, &Response) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
+        Self::start_noting(address, connections, paths, |_| (), move |path, (), response| verify(path, response))
+    }
+
+    /// As [`Load::start`]; `note` is called before each request is sent, and what it gives goes to `verify`: what was
+    /// true when the request began.
+    pub fn start_noting<T: 'static>(
+        address: SocketAddr,
+        connections: usize,
+        paths: &[&str],
+        note: impl Fn(&str) -> T + Send + Sync + 'static,
+        verify: impl Fn(&str, T, &Response) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
         assert!(!paths.is_empty(), "a load needs a path");
         let shared = Arc::new(Shared::default());
-        let verify = Arc::new(verify);
+        let exchange = move |client: &mut Client, path: &str| {
+            let noted = note(path);
+            let response = client.get(path)?;
+            let verdict = verify(path, noted, &response);
+            Ok((response, verdict))
+        };
+        let exchange: Arc<Exchange> = Arc::new(exchange);
         let paths: Arc<[String]> = paths.iter().map(|path| (*path).to_owned()).collect();
         let threads = (0..connections)
             .map(|first| {
-                let (shared, verify, paths) = (Arc::clone(&shared), Arc::clone(&verify), Arc::clone(&paths));
-                std::thread::spawn(move || shared.run(address, &paths, first, &*verify))
+                let (shared, exchange, paths) = (Arc::clone(&shared), Arc::clone(&exchange), Arc::clone(&paths));
+                std::thread::spawn(move || shared.run(address, &paths, first, &*exchange))
             })
             .collect();
         Self { shared, threads }
@@ -101,13 +123,7 @@ impl Report {
 }
 
 impl Shared {
-    fn run(
-        &self,
-        address: SocketAddr,
-        paths: &[String],
-        first: usize,
-        verify: &dyn Fn(&str, &Response) -> Result<(), String>,
-    ) {
+    fn run(&self, address: SocketAddr, paths: &[String], first: usize, exchange: &Exchange) {
         let mut connection = None;
         for path in paths.iter().cycle().skip(first % paths.len()) {
             if self.stop.load(Ordering::Relaxed) {
@@ -123,9 +139,9 @@ impl Shared {
                     }
                 },
             };
-            match client.get(path) {
-                Ok(response) => {
-                    match verify(path, &response) {
+            match exchange(client, path) {
+                Ok((response, verdict)) => {
+                    match verdict {
                         Ok(()) => _ = self.answered.fetch_add(1, Ordering::Relaxed),
                         Err(reason) => self.fail(format!("{path}: {reason}")),
                     }
