@@ -79,6 +79,8 @@ impl Supervisor {
         forward_signals(sender.clone()).map_err(with(Exit::Failure))?;
         let builds = start_builds(&config, &runtime, sender.clone()).map_err(with(Exit::Failure))?;
         let config = Arc::new(config);
+        process::inherit_nothing_further();
+        process::raise_descriptor_limit(descriptors_max(&config));
         let mut supervisor = Supervisor {
             crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), sender),
             config,
@@ -233,7 +235,13 @@ impl Supervisor {
     }
 }
 
-fn listen(config: &Config) -> anyhow::Result<Vec<(OwnedFd, Address)>> {
+/// How many descriptors this process or a worker may need: on its way to another worker a connection has up to three,
+/// and all of them may be under way at once.
+fn descriptors_max(config: &Config) -> u64 {
+    3 * config.limits.connections_max as u64 + DESCRIPTORS_BESIDE_CONNECTIONS
+}
+
+fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for bind in &config.bind {
         let socket = socket::listen(bind)?;
@@ -277,3 +285,6 @@ fn forward_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {
 
 /// How long the constructor and `init` of a build may take when it is tried.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// For everything but connections: modules may open files of their own.
+const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 1024;
+
