@@ -4,6 +4,7 @@
 //! connections on and goes. At most one replacement of a worker boots at a time.
 
 use super::Event;
+use super::{Event, Listener};
 use super::rollout::{Change, Kept, Modules};
 use crate::config::Config;
 use crate::control::{self, Order};
@@ -25,7 +26,7 @@ pub(crate) type WorkerId = u64;
 /// All workers.
 pub(super) struct Crew {
     config: Arc<Config>,
-    listeners: Vec<(OwnedFd, Address)>,
+    listeners: Vec<Listener>,
     spool: PathBuf,
     events: mpsc::Sender<Event>,
     workers: BTreeMap<WorkerId, Worker>,
@@ -76,7 +77,7 @@ pub(super) enum Phase {
 impl Crew {
     pub(super) fn new(
         config: Arc<Config>,
-        listeners: Vec<(OwnedFd, Address)>,
+        listeners: Vec<Listener>,
         spool: PathBuf,
         events: mpsc::Sender<Event>,
     ) -> Crew {
@@ -103,6 +104,9 @@ impl Crew {
         let (process, orders) = spawn(id, self.events.clone())?;
         let mut worker = Worker {
             process,
+        // First what may fail: a worker that is not told to start would wait for ever.
+        let sockets =
+            self.listeners.iter().map(|listener| listener.socket.try_clone()).collect::<std::io::Result<_>>()?;
             orders,
             phase: Phase::Booting,
             replaces,
@@ -113,9 +117,9 @@ impl Crew {
             hired: Instant::now(),
             deadline: Some(Instant::now() + BOOT_TIMEOUT),
         };
-        let sockets = self.listeners.iter().map(|(socket, _)| socket.try_clone()).collect::<std::io::Result<_>>()?;
-        let listeners = self.listeners.iter().map(|(_, address)| address.clone()).collect();
-        let start = Order::Start { config: Box::new(Config::clone(&self.config)), listeners, spool: self.spool.clone() };
+        let listeners = self.listeners.iter().map(|listener| listener.address.clone()).collect();
+        let start =
+            Order::Start { config: Box::new(Config::clone(&self.config)), listeners, spool: self.spool.clone() };
         worker.order(start, sockets);
         for (name, module) in modules.iter() {
             match &module.build {
@@ -367,7 +371,7 @@ impl Crew {
 
     /// Where the listeners listen.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
-        self.listeners.iter().map(|(_, address)| address)
+        self.listeners.iter().map(|listener| &listener.address)
     }
 
     /// Whether there is no worker.

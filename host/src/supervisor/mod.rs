@@ -12,12 +12,12 @@ mod rollout;
 pub mod runtime;
 mod startup;
 
-use crate::config::Config;
+use crate::config::{Bind, Config};
 use crate::control::{Order, Report};
 use crate::exit::Exit;
 use crate::log::{self, Role};
 use crate::sys::process;
-use crate::sys::socket::{self, Address};
+use crate::sys::socket::{self, Address, SocketFile};
 use anyhow::Context;
 use builds::{Builds, Notice};
 use crew::{Crew, Phase, WorkerId};
@@ -59,6 +59,13 @@ struct Supervisor {
     announced: bool,
     stopping: bool,
     _runtime: Runtime,
+}
+
+/// A listening socket, for as long as anybody shall connect.
+struct Listener {
+    socket: OwnedFd,
+    address: Address,
+    _file: Option<SocketFile>,
 }
 
 /// Why the supervisor ends, and with which code.
@@ -243,10 +250,11 @@ fn descriptors_max(config: &Config) -> u64 {
 
 fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    for bind in &config.bind {
+    let (inherited, other): (Vec<_>, Vec<_>) = config.bind.iter().partition(|bind| matches!(bind, Bind::Inherited(_)));
+    for bind in inherited.into_iter().chain(other) {
         let socket = socket::listen(bind)?;
         let address = socket::local_address(socket.as_fd()).context("a listener does not tell its address")?;
-        listeners.push((socket, address));
+        listeners.push(Listener { socket, address, _file: SocketFile::of(bind) });
     }
     Ok(listeners)
 }
