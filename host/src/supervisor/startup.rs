@@ -88,7 +88,9 @@ pub(super) fn require_root(config: &Config, modules: &Modules) -> anyhow::Result
     };
     match (&module.build, &module.refused, &module.hint) {
         (Some(_), ..) => Ok(()),
-        (None, Some((file, reason)), _) => anyhow::bail!("{name}:{symbol} cannot be loaded: {}: {reason}", relative(file)),
+        (None, Some((file, reason)), _) => {
+            anyhow::bail!("{name}:{symbol} cannot be loaded: {}: {reason}", relative(file))
+        }
         (None, None, hint) => {
             let hint = hint.as_deref().map(|hint| format!("; run: {hint}")).unwrap_or_default();
             anyhow::bail!("{name}:{symbol} cannot be loaded: {name} is not built{hint}")
@@ -110,6 +112,11 @@ pub(super) fn warn_of_mounts(config: &Config, modules: &Modules) {
 fn found(modules: &Modules) -> String {
     let names: Vec<_> = modules.iter().map(|(name, _)| name).collect();
     if names.is_empty() { "it has no module".to_owned() } else { format!("found: {}", names.join(", ")) }
+}
+
+/// Whether somebody else ended the process: the system when memory ran out, or a person.
+pub(super) fn was_killed(status: &io::Result<ExitStatus>) -> bool {
+    status.as_ref().is_ok_and(|status| status.signal() == Some(signal_hook::consts::SIGKILL))
 }
 
 /// How a process ended, as the end of a sentence about it.
