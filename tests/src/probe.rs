@@ -14,6 +14,7 @@ pub const SOURCE: &str = include_str!("probe.c");
 pub fn build(site: &Site, module: &str, version: usize, flags: &[&str]) -> PathBuf {
     let source = site.write("sources/probe.c", SOURCE);
     let out = site.path(&format!("handlers/{module}.so"));
+    std::fs::create_dir_all(out.parent().expect("the folder of handlers")).expect("the module's folder");
     let version = format!("-DVERSION={version}");
     compile::cc(&source, &out, &[&[version.as_str()], flags].concat());
     out
