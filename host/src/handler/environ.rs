@@ -211,13 +211,17 @@ fn field_value(first: usize, sources: &mut Sources<'_>) -> host_str {
         return made(sources.arena.text(&[value]));
     }
     let separator: &[u8] = if same("cookie") { b"; " } else { b", " };
-    let values: Vec<_> = sources.request.head.fields().filter(|(other, _)| same(other)).map(|(_, value)| value).collect();
+    let values: Vec<_> =
+        sources.request.head.fields().filter(|(other, _)| same(other)).map(|(_, value)| value).collect();
     made(sources.arena.text(&[&values.join(separator)]))
 }
 
 /// The first field whose name is that of an `HTTP_` key.
 fn field_of(upper: &[u8], request: &Request) -> Option<usize> {
-    request.head.fields().position(|(name, _)| is_visible(name) && name.bytes().map(environ_byte).eq(upper.iter().copied()))
+    request
+        .head
+        .fields()
+        .position(|(name, _)| is_visible(name) && name.bytes().map(environ_byte).eq(upper.iter().copied()))
 }
 
 fn first_of(name: &str, request: &Request) -> Option<usize> {

@@ -6,9 +6,10 @@
 use super::arena::Arena;
 use super::body::{Content, HostBody};
 use super::environ::{ABSENT, Environ, Sources};
+use super::foreign::Foreign;
 use super::generation::{Generation, no_extension};
 use crate::request::Request;
-use crate::response::{Fields, FieldError, Status, Wire, WireError};
+use crate::response::{FieldError, Fields, Status, Wire, WireError};
 use abi::ffi::*;
 use std::ffi::{c_char, c_void};
 use std::mem::{offset_of, size_of};
@@ -41,7 +42,8 @@ pub(super) struct State {
     pub(super) written: bool,
     environ: Environ,
     arena: Arena,
-    bodies: Vec<Box<HostBody>>,
+    /// By pointer, because the module has the pointers.
+    bodies: Vec<NonNull<HostBody>>,
     during: During,
     /// Why the content can be read no further, for ever.
     read_failure: Option<i32>,
@@ -142,8 +144,10 @@ impl Held {
     /// Takes a body that the host made for this request, if that is one.
     pub(super) fn take_host_body(&mut self, at: *mut host_body) -> Option<Content> {
         let bodies = &mut self.state().bodies;
-        let index = bodies.iter().position(|body| ptr::addr_eq(&raw const **body, at))?;
-        Some(bodies.swap_remove(index).into_rest())
+        let index = bodies.iter().position(|body| ptr::addr_eq(body.as_ptr(), at))?;
+        // SAFETY: `keep` leaked the box, and this was the only note of it.
+        let body = unsafe { Box::from_raw(bodies.swap_remove(index).as_ptr()) };
+        Some(body.into_rest())
     }
 }
 
@@ -163,7 +167,12 @@ impl State {
 
     /// Logs what a module did wrong.
     pub(super) fn complain(&self, what: &str) {
-        tracing::error!("{} generation {}: {what} ({})", self.generation.module, self.generation.number, self.request_line());
+        tracing::error!(
+            "{} generation {}: {what} ({})",
+            self.generation.module,
+            self.generation.number,
+            self.request_line()
+        );
     }
 
     fn start(&mut self, status: &[u8], headers: &[host_header], exc_info: Option<&[u8]>) -> Result<(), String> {
@@ -190,7 +199,9 @@ impl State {
                 match error {
                     FieldError::Name => format!("{name:?} is not a header name"),
                     FieldError::Value => format!("the value of {name} has CR, LF, NUL or another control character"),
-                    FieldError::HopByHop => format!("{name} is hop-by-hop: it belongs to the server, not to an application"),
+                    FieldError::HopByHop => {
+                        format!("{name} is hop-by-hop: it belongs to the server, not to an application")
+                    }
                     FieldError::ContentLength => "Content-Length is not a number, or is given twice".to_owned(),
                 }
             })?;
@@ -261,10 +272,18 @@ impl State {
     }
 
     fn keep(&mut self, content: Content) -> *mut host_body {
-        let mut body = HostBody::new(content);
-        let at = (&raw mut *body).cast();
+        let body = NonNull::from(Box::leak(Box::new(HostBody::new(content))));
         self.bodies.push(body);
-        at
+        body.as_ptr().cast()
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        for body in self.bodies.drain(..) {
+            // SAFETY: `keep` leaked the box, and the request, in which alone the module may use it, is over.
+            drop(unsafe { Box::from_raw(body.as_ptr()) });
+        }
     }
 }
 
@@ -436,9 +455,8 @@ fn file_content(fd: OwnedFd, offset: u64, len: u64) -> Content {
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Content::Failed("file was given a descriptor that is not of a regular file".to_owned());
     }
-    let readable = rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| {
-        flags.intersection(rustix::fs::OFlags::RWMODE) != rustix::fs::OFlags::WRONLY
-    });
+    let readable = rustix::fs::fcntl_getfl(&fd)
+        .is_ok_and(|flags| flags.intersection(rustix::fs::OFlags::RWMODE) != rustix::fs::OFlags::WRONLY);
     if !readable {
         return Content::Failed("file was given a descriptor that is not open for reading".to_owned());
     }
@@ -466,8 +484,8 @@ unsafe extern "C" fn start_response(
         state.complain(&format!("start_response refused: {reason}"));
         return ptr::null_mut();
     }
-    // SAFETY: the pointer has the provenance of the whole exchange, which lives.
-    unsafe { object.byte_sub(START_RESPONSE).byte_add(offset_of!(Exchange, writer)).cast() }
+    // The pointer has the provenance of the whole exchange, which lives.
+    object.wrapping_byte_sub(START_RESPONSE).wrapping_byte_add(WRITER).cast()
 }
 
 /// # Safety
@@ -497,15 +515,11 @@ unsafe fn start_with(
         None
     } else {
         // SAFETY: the struct begins with its size.
-        let size = unsafe { ptr::addr_of!((*exc_info).size).read() } as usize;
-        if size >= size_of::<host_exc_info>() {
-            // SAFETY: the struct is large enough to have a message.
-            let message = unsafe { ptr::addr_of!((*exc_info).message).read() };
-            // SAFETY: the module gives a readable string.
-            Some(unsafe { slice(message) }.unwrap_or_default())
-        } else {
-            Some(&[][..])
-        }
+        let fields = unsafe { Foreign::new(exc_info, offset_of!(host_exc_info, size)) };
+        // SAFETY: the type is that of the field.
+        let message = unsafe { fields.field(offset_of!(host_exc_info, message)) }.unwrap_or(ABSENT);
+        // SAFETY: the module gives a readable string.
+        Some(unsafe { slice(message) }.unwrap_or_default())
     };
     state.start(status, headers, message)
 }

@@ -8,11 +8,11 @@ use super::handover::{self, Handover};
 use super::output::{Flow, Output};
 use crate::http::content::Decoder;
 use crate::http::{Framing, HeadLimits, Reject, encode};
+use crate::log;
 use crate::request::Request;
 use crate::response::Response;
 use crate::route::{self, Application, Route, Ticket};
 use crate::serial::{Permit, Serial, Waiter};
-use crate::log;
 use crate::sys::socket::{self, Address, Moved};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -109,6 +109,8 @@ pub(super) struct Situation<'a> {
     pub(super) mode: Mode,
     /// The time as the `Date` field has it.
     pub(super) date: &'a str,
+    /// The client is gone in both directions.
+    pub(super) hangup: bool,
     /// Whether reading may give something.
     pub(super) readable: &'a mut bool,
     /// Makes a note for the door of a module that is called one at a time.
@@ -225,11 +227,8 @@ impl Connection {
     fn begin_request(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
         let Some(request) = &mut self.request else { return Some(Step::Close) };
         let head = &request.head;
-        self.traits = Traits {
-            head_request: head.method() == "HEAD",
-            minor: head.minor(),
-            keep_alive: head.keep_alive(),
-        };
+        self.traits =
+            Traits { head_request: head.method() == "HEAD", minor: head.minor(), keep_alive: head.keep_alive() };
         if situation.settings.config.trace {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }
@@ -289,7 +288,10 @@ impl Connection {
                 return self.receive(situation.readable);
             }
             if keep && let Err(error) = request.input.push(&rest[content], &situation.settings.spool) {
-                tracing::error!("cannot keep the content of a request in {}: {error}", situation.settings.spool.display());
+                tracing::error!(
+                    "cannot keep the content of a request in {}: {error}",
+                    situation.settings.spool.display()
+                );
                 let reason = "the server cannot keep the request's content now";
                 return self.reject(Reject { status: 507, reason }, situation);
             }
@@ -331,6 +333,9 @@ impl Connection {
     fn take_turn(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
         if situation.mode == Mode::Draining {
             return self.flush(situation).or(Some(Step::HandOver));
+        }
+        if situation.hangup {
+            return Some(Step::Close);
         }
         let Stage::Queued(application, ticket) = &self.stage else { return None };
         let same = application.ticket().is_some_and(|now| now.is_same(ticket));

@@ -2,7 +2,7 @@
 //! module is due, so that the call runs without the loop.
 
 use super::call::Work;
-use super::connection::{Connection, Mode, Situation, Step, Wait};
+use super::connection::{Connection, Mode, Situation, Step};
 use super::listener::{Accepted, Listener};
 use super::slots::{SlotId, Slots};
 use super::timer::Timers;
@@ -115,6 +115,7 @@ impl EventLoop {
             settings: &shared.settings,
             mode: self.mode,
             date: &self.clock.date,
+            hangup: slot.hangup,
             readable: &mut slot.readable,
             waiter: &|| -> Waiter {
                 let shared = Arc::clone(shared);
@@ -128,10 +129,6 @@ impl EventLoop {
                     self.timers.arm(id, connection.deadline_ms, &mut slot.timer_ms);
                 }
                 slot.connection = Some(connection);
-                // Events that came while the connection was away have been noted, and are not repeated.
-                if slot.hangup && wait == Wait::Turn {
-                    slot.readable = true;
-                }
             }
             Step::Yield => {
                 slot.connection = Some(connection);

@@ -96,9 +96,7 @@ impl Server {
     /// The system has no more descriptors or threads.
     pub fn start(settings: Settings, listeners: Vec<(OwnedFd, Arc<Address>)>) -> io::Result<Server> {
         let loops = settings.config.threads;
-        let mailbox = |_| {
-            Ok(Mailbox { inbox: Inbox::new(), alarm: Alarm::new()?, connections: AtomicUsize::new(0) })
-        };
+        let mailbox = |_| Ok(Mailbox { inbox: Inbox::new(), alarm: Alarm::new()?, connections: AtomicUsize::new(0) });
         let shared = Arc::new(Shared {
             settings,
             addresses: listeners.iter().map(|(_, address)| Arc::clone(address)).collect(),
@@ -189,9 +187,8 @@ impl Shared {
     /// Counts a connection in if there is room for it.
     fn has_room(&self) -> bool {
         let max = self.settings.config.limits.connections_max;
-        let counted = self.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            (now < max).then_some(now + 1)
-        });
+        let counted =
+            self.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < max).then_some(now + 1));
         counted.is_ok()
     }
 

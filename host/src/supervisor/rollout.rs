@@ -1,13 +1,14 @@
 //! The modules, their builds, and which build is on its way to answering.
 
-use super::builds::{Build, Notice};
+use super::builds::{Build, Notice, Steps};
 use super::crew::Crew;
 use crate::handler::check::ReloadClass;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// All modules that were ever found.
 #[derive(Default)]
@@ -60,7 +61,7 @@ impl Modules {
                 let unproven = self.rollouts.iter().any(|rollout| rollout.build.module == build.module);
                 let module = self.modules.entry(build.module.clone()).or_default();
                 let first = module.build.is_none();
-                let before = std::mem::replace(&mut module.build, Some(Arc::clone(&build)));
+                let before = module.build.replace(Arc::clone(&build));
                 // What is itself still on its way is nothing to fall back to.
                 if !unproven {
                     module.previous = before;
@@ -138,10 +139,17 @@ impl Modules {
             if !crew.all_answer_with(&build.module, build.generation) {
                 return true;
             }
-            let ms = Instant::now().saturating_duration_since(build.noticed).as_millis();
+            let total = Instant::now().saturating_duration_since(build.noticed);
+            let ms = total.as_millis();
             let verb = if *first { "loaded" } else { "reloaded" };
             if announced {
-                tracing::info!("{verb} {} generation {} in {ms} ms", build.module, build.generation);
+                let Steps { wait, copy, check } = build.steps;
+                let rollout = total.saturating_sub(wait + copy + check);
+                let [wait, copy, check, rollout] = [wait, copy, check, rollout].map(Milliseconds);
+                tracing::info!(
+                    %wait, %copy, %check, %rollout,
+                    "{verb} {} generation {} in {ms} ms", build.module, build.generation,
+                );
             }
             if let Some(module) = modules.get_mut(&build.module) {
                 module.previous = None;
@@ -171,6 +179,15 @@ impl Kept {
     /// Whether a process that has loaded an older build of the module cannot load this one properly.
     pub(super) fn needs_new_worker(&self) -> bool {
         self.report.class == ReloadClass::Replace
+    }
+}
+
+/// A duration in milliseconds with one decimal.
+struct Milliseconds(Duration);
+
+impl fmt::Display for Milliseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1}", self.0.as_secs_f64() * 1e3)
     }
 }
 

@@ -29,8 +29,7 @@ impl Poller {
 
     /// Registers a connection: edge-triggered, in both directions.
     pub fn add_connection(&self, socket: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-        let flags =
-            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         epoll::add(&self.0, socket, epoll::EventData::new_u64(key), flags)
     }
 
@@ -42,7 +41,12 @@ impl Poller {
 
     /// Registers the loop's own [`Alarm`].
     pub fn add_alarm(&self, alarm: &Alarm, key: u64) -> io::Result<()> {
-        epoll::add(&self.0, alarm.0.as_fd(), epoll::EventData::new_u64(key), epoll::EventFlags::IN | epoll::EventFlags::ET)
+        epoll::add(
+            &self.0,
+            alarm.0.as_fd(),
+            epoll::EventData::new_u64(key),
+            epoll::EventFlags::IN | epoll::EventFlags::ET,
+        )
     }
 
     /// Ends a registration. Needed before a descriptor is passed to another process: closing our copy of a socket that
@@ -53,7 +57,8 @@ impl Poller {
 
     /// Waits until something happens or the time is over, and adds what happened to `happened`.
     pub fn wait(&self, happened: &mut Vec<Happened>, timeout: Option<Duration>) -> io::Result<()> {
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
         let timeout = timeout.map(|timeout| event::Timespec {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: timeout.subsec_nanos().into(),
