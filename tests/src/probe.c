@@ -46,13 +46,22 @@ HOST_EXPORT const host_module_info host_module = {
     .magic = HOST_MODULE_MAGIC, .size = sizeof(host_module_info), .abi = HOST_ABI, .flags = FLAGS, .init = init,
 };
 
-/* A body of `left` lines, one every few milliseconds. */
-typedef struct lines { host_body body; long left; char line[64]; } lines;
+/* Until there is the file that the environ names, if it names one. */
+static void wait_for_gate(host_str gate) {
+    while (gate.ptr && access(gate.ptr, F_OK) != 0) wait_ms(2);
+}
+
+/* A body of so many lines, one every few milliseconds. Half-way there is the gate. */
+typedef struct lines { host_body body; long count, left; host_env *env; char line[64]; } lines;
 
 static int32_t next(host_body *body, host_str *chunk) {
     lines *self = (lines *)body;
     if (self->left == 0) return 0;
     wait_ms(5);
+    if (self->left == self->count / 2) {
+        self->env->errors(self->env, HOST_STR("half-way"));
+        wait_for_gate(self->env->get(self->env, HOST_STR("GATE")));
+    }
     int len = snprintf(self->line, sizeof self->line, "%ld\n", self->left--);
     *chunk = (host_str){self->line, (size_t)len};
     return 1;
@@ -96,10 +105,15 @@ HOST_EXPORT host_body *application(host_env *env, host_start_response *start_res
     if (strcmp(path.ptr, "/sleep") == 0) {
         env->errors(env, HOST_STR("sleeping"));
         wait_ms(number);
+    } else if (strcmp(path.ptr, "/gate") == 0) {
+        env->errors(env, HOST_STR("waiting"));
+        wait_for_gate(env->get(env, HOST_STR("GATE")));
+        wait_ms(number);
     } else if (strcmp(path.ptr, "/lines") == 0) {
         lines *self = calloc(1, sizeof *self);
         self->body = (host_body){.size = sizeof self->body, .count = -1, .next = next, .close = free_lines};
-        self->left = number;
+        self->count = self->left = number;
+        self->env = env;
         return &self->body;
     } else if (strcmp(path.ptr, "/large") == 0) {
         char *large = malloc((size_t)number);

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tests::{Client, Load, PATIENCE, Response, Server, Site, cc, children, eventually, probe};
 
 /// 32 connections that GET `path` and hold every announcement against the answers: a request that begins after the line
@@ -97,6 +98,35 @@ fn replace(site: &Site, server: &Server, version: usize) {
     server.wait_for_log_since(mark, "reloaded probe generation", PATIENCE);
 }
 
+/// A site whose server, started with the second value as its arguments, has handlers that wait at a gate.
+fn gated(flags: &[&str]) -> (Site, [String; 4]) {
+    let site = Site::new();
+    probe::build(&site, "probe", 1, &[&["-DREPLACE"], flags].concat());
+    probe::build(&site, "other", 1, &[]);
+    let gate = format!("GATE={}", site.path("gate").display());
+    (site, ["--threads".to_owned(), "3".to_owned(), "--env".to_owned(), gate])
+}
+
+/// As [`replace`], while handlers wait at the gate, which opens when the old worker passes its connections on.
+fn replace_before_the_gate_opens(site: &Site, server: &Server, flags: &[&str]) {
+    // A connection that is on a loop without such a handler: this one can move at once.
+    let mut free = eventually("a loop that is not held up", PATIENCE, || {
+        let mut client = server.connect();
+        client.stream().set_read_timeout(Some(Duration::from_millis(200))).expect("a socket");
+        client.get("/other.so").is_ok().then_some(client)
+    });
+    free.stream().set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let old = probe::process(&free.get("/other.so").expect("an answer"));
+    let mark = server.mark();
+    probe::build(site, "probe", 2, &[&["-DREPLACE"], flags].concat());
+    eventually("a connection has moved", PATIENCE, || {
+        (probe::process(&free.get("/other.so").expect("an answer")) != old).then_some(())
+    });
+    assert!(!server.log()[mark..].iter().any(|line| line.contains("reloaded")), "a request may still begin");
+    site.write("gate", "");
+    server.wait_for_log_since(mark, "reloaded probe generation 2", PATIENCE);
+}
+
 /// Sends bytes and waits until the server has taken them out of the kernel.
 fn send(client: &mut Client, bytes: &[u8]) {
     client.send(bytes).expect("the kernel takes it");
@@ -112,6 +142,7 @@ fn send(client: &mut Client, bytes: &[u8]) {
     });
 }
 
+#[track_caller]
 fn assert_version(response: std::io::Result<Response>, version: usize, text: &str) {
     let response = response.expect("an answer");
     assert_eq!((probe::version(&response), response.text() == text), (version, true), "{}", response.head);
@@ -176,20 +207,20 @@ fn connections_move_between_and_within_requests_with_every_byte() {
 
 #[test]
 fn what_is_being_answered_is_completed_and_then_its_connection_moves() {
-    let site = Site::new();
-    probe::build(&site, "probe", 1, &["-DREPLACE"]);
-    let server = site.start(&["--threads", "3"]);
+    let (site, arguments) = gated(&[]);
+    let server = site.start(&arguments.each_ref().map(String::as_str));
     let [mut pipelined, mut stream, mut reader] = std::array::from_fn(|_| connected(&server));
     let next = b"GET /probe.so HTTP/1.1\r\nHost: a\r\n\r\n";
     reader.send(b"GET /probe.so/large?20971520 HTTP/1.1\r\nHost: a\r\n\r\n").expect("the connection is open");
     let mut first = [0; 1];
     reader.stream().read_exact(&mut first).expect("the response begins");
     stream.send(&[&b"GET /probe.so/lines?100 HTTP/1.1\r\nHost: a\r\n\r\n"[..], next].concat()).expect("it is open");
-    let sleep = b"GET /probe.so/sleep?500 HTTP/1.1\r\nHost: a\r\n\r\n";
-    pipelined.send(&[&sleep[..], next, b"GET /probe.so/echo HTTP/1.1\r\nHost: a\r\n\r\n", next].concat()).expect("open");
-    server.wait_for_log("sleeping", PATIENCE);
+    let gate = b"GET /probe.so/gate?100 HTTP/1.1\r\nHost: a\r\n\r\n";
+    pipelined.send(&[&gate[..], next, b"GET /probe.so/echo HTTP/1.1\r\nHost: a\r\n\r\n", next].concat()).expect("open");
+    server.wait_for_log("waiting", PATIENCE);
+    server.wait_for_log("half-way", PATIENCE);
 
-    replace(&site, &server, 2);
+    replace_before_the_gate_opens(&site, &server, &[]);
 
     assert_version(pipelined.response(), 1, "answered\n");
     assert_version(pipelined.response(), 2, "answered\n");
@@ -233,19 +264,17 @@ impl std::io::Write for Slowly<'_> {
 
 #[test]
 fn those_who_wait_for_a_module_that_is_called_one_at_a_time_are_answered_by_the_next_worker() {
-    let site = Site::new();
-    probe::build(&site, "probe", 1, &["-DREPLACE", "-DFLAGS=HOST_NOT_THREAD_SAFE"]);
-    let server = site.start(&["--threads", "3"]);
+    let flags = ["-DFLAGS=HOST_NOT_THREAD_SAFE"];
+    let (site, arguments) = gated(&flags);
+    let server = site.start(&arguments.each_ref().map(String::as_str));
     let mut inside = connected(&server);
     let mut waiting: Vec<Client> = (0..6).map(|_| connected(&server)).collect();
-    inside.send(b"GET /probe.so/sleep?500 HTTP/1.1\r\nHost: a\r\n\r\n").expect("the connection is open");
-    server.wait_for_log("sleeping", PATIENCE);
+    inside.send(b"GET /probe.so/gate?100 HTTP/1.1\r\nHost: a\r\n\r\n").expect("the connection is open");
+    server.wait_for_log("waiting", PATIENCE);
     for client in &mut waiting {
         client.send(b"POST /probe.so/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").expect("it is open");
     }
-    let mark = server.mark();
-    probe::build(&site, "probe", 2, &["-DREPLACE", "-DFLAGS=HOST_NOT_THREAD_SAFE"]);
-    server.wait_for_log_since(mark, "reloaded probe generation 2", PATIENCE);
+    replace_before_the_gate_opens(&site, &server, &flags);
     assert_version(inside.response(), 1, "answered\n");
     for client in &mut waiting {
         assert_version(client.response(), 2, "abc");
