@@ -94,7 +94,8 @@ fn workers_that_die_again_and_again_come_back_more_and_more_slowly_but_come_back
     let server = site.start(&["--threads", "1"]);
     let mut dead = Vec::new();
     for _ in 0..4 {
-        let next = eventually("another worker", PATIENCE, || workers(&server).into_iter().find(|id| !dead.contains(id)));
+        let next =
+            eventually("another worker", PATIENCE, || workers(&server).into_iter().find(|id| !dead.contains(id)));
         // Once it answers, so that it is not the module's fault.
         assert_eq!(probe::process(&server.get("/probe.so")), next);
         signal(next, Signal::KILL);
@@ -138,7 +139,8 @@ fn a_dead_supervisor_leaves_no_process_no_listener_and_the_next_one_cleans_up() 
     let mut client = server.connect();
     assert_eq!(client.get("/probe.so").expect("an answer").status, 200);
     let folders = || fs::read_dir(site.path("runtime")).expect("the runtime folder").filter_map(Result::ok);
-    let server_folders = || folders().filter(|entry| entry.path().is_dir()).map(|entry| entry.path()).collect::<Vec<_>>();
+    let server_folders =
+        || folders().filter(|entry| entry.path().is_dir()).map(|entry| entry.path()).collect::<Vec<_>>();
     let stale = server_folders();
     assert_eq!(stale.len(), 1);
 
@@ -196,7 +198,8 @@ fn a_program_that_a_handler_runs_inherits_three_descriptors() {
     let listing = server.get("/probe.so/descriptors");
     let listing = listing.text();
     // A fourth is the folder that ls(1) reads: its own descriptors.
-    let inherited = listing.lines().filter(|line| !line.contains("-> /proc/")).filter_map(|line| line.split_once(" -> "));
+    let inherited =
+        listing.lines().filter(|line| !line.contains("-> /proc/")).filter_map(|line| line.split_once(" -> "));
     let numbers: Vec<_> = inherited.filter_map(|(before, _)| before.split_whitespace().last()).collect();
     assert_eq!(numbers, ["0", "1", "2"], "{listing}");
     assert!(listing.contains("0 -> /dev/null"), "{listing}");
@@ -251,7 +254,8 @@ fn a_hundred_reloads_and_ten_replacements_cost_no_descriptor_and_leave_no_zombie
     let of_server = fs::read_dir(site.path("runtime")).expect("a folder").filter_map(Result::ok);
     let folder = of_server.map(|entry| entry.path()).find(|path| path.is_dir()).expect("the server's folder");
     eventually("one build is left", PATIENCE, || {
-        let builds = fs::read_dir(&folder).ok()?.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir()));
+        let builds =
+            fs::read_dir(&folder).ok()?.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir()));
         (builds.count() == 1).then_some(())
     });
 }

@@ -298,15 +298,16 @@ fn replacements_that_overtake_each_other_lose_nothing() {
         content.send(b"x").expect("the connection is open");
         load.flow(20);
     }
-    eventually("the last build answers", PATIENCE, || (probe::version(&server.get("/probe.so")) == 20).then_some(()));
-    server.wait_for_log("reloaded probe generation", PATIENCE);
+    eventually("the last build answers, and the workers before are gone", PATIENCE, || {
+        (probe::version(&server.get("/probe.so")) == 20 && workers(&server).len() == 2).then_some(())
+    });
     content.send(b"y").expect("the connection is open");
     assert_version(content.response(), 20, "xxxxxxxxxxxxxxxxxxxy");
     head.send(b"t: a\r\n\r\n").expect("the connection is open");
     assert_version(head.response(), 20, "answered\n");
     load.flow(100);
     load.finish().assert_nothing_lost();
-    eventually("two workers are left", PATIENCE, || (workers(&server).len() == 2).then_some(()));
+    assert_eq!(workers(&server).len(), 2);
 }
 
 #[test]

@@ -190,7 +190,12 @@ fn a_build_that_crashes_when_it_is_about_to_serve_is_refused_once_and_the_one_be
             assert!(line.contains("handlers/probe.so: "), "{line}");
             assert_eq!(probe::version(&server.get("/probe.so")), 1);
             assert_eq!(probe::version(&server.get("/other.so")), 1);
-            assert_eq!(server.log()[mark..].iter().filter(|line| line.contains("probe")).count(), 1, "{:?}", server.log());
+            assert_eq!(
+                server.log()[mark..].iter().filter(|line| line.contains("probe")).count(),
+                1,
+                "{:?}",
+                server.log()
+            );
         }
         // No worker is left that dies again: the same one answers now and after the next build has come in.
         let mark = server.mark();

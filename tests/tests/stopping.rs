@@ -58,7 +58,8 @@ fn while_requests_are_completed_nobody_else_can_connect() {
     let site = site();
     let mut server = site.start(&["--threads", "2"]);
     let mut slow = server.connect();
-    slow.send(b"POST /probe.so/echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").expect("open");
+    slow.send(b"POST /probe.so/echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        .expect("open");
     assert_eq!(slow.response().expect("an interim response").status, 100);
     server.signal(Signal::TERM);
     eventually("new connections are refused", PATIENCE, || TcpStream::connect(server.address()).is_err().then_some(()));
@@ -102,7 +103,9 @@ fn a_fast_stop_waits_for_nobody_and_also_ends_a_graceful_one() {
 
 #[test]
 fn a_server_that_is_still_starting_can_be_stopped() {
-    for (behaviour, words) in [("-DCHECK=wait_ms(3600000)", "host: checker"), ("-DSERVE=wait_ms(3600000)", "host: worker")] {
+    for (behaviour, words) in
+        [("-DCHECK=wait_ms(3600000)", "host: checker"), ("-DSERVE=wait_ms(3600000)", "host: worker")]
+    {
         let site = Site::new();
         probe::build(&site, "probe", 1, &[behaviour]);
         let mut command = site.command(&["--bind", "127.0.0.1:0", "--runtime", "runtime"]);
