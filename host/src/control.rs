@@ -93,6 +93,11 @@ pub fn receive<T: DeserializeOwned>(channel: &Channel) -> anyhow::Result<Option<
     Ok(Some((message, descriptors)))
 }
 
+/// Whether an error of [`receive`] concerns one message only, so that the next one may be well.
+pub fn is_lost_message(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
+}
+
 /// A connection under way, from a message that carried it.
 pub fn handover((state, descriptors): (HandoverState, Vec<OwnedFd>)) -> Handover {
     Handover { state, descriptors }

@@ -56,7 +56,7 @@ impl Router {
     }
 
     /// What `OPTIONS *` is answered: it asks about the server as a whole (RFC 9110 §9.3.7).
-    pub fn server_options(&self) -> Route {
+    fn server_options(&self) -> Route {
         let body = Body::Empty;
         let mut response = Response { status: Status::new(204), fields: Fields::default(), body };
         // The name and the value are well-formed, so this cannot fail.
@@ -66,6 +66,9 @@ impl Router {
 
     /// Who answers this request.
     pub fn route(&self, head: &Head, path: &Path) -> Route {
+        if head.path() == "*" {
+            return self.server_options();
+        }
         let bytes = path.as_bytes();
         for mount in &self.mounts {
             if bytes.strip_prefix(&*mount.prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/') {

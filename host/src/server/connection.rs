@@ -233,8 +233,7 @@ impl Connection {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }
         request.input.clear();
-        let whole_server = head.path() == "*";
-        if !whole_server && let Err(reject) = request.path.parse_into(head.path()) {
+        if head.path() != "*" && let Err(reject) = request.path.parse_into(head.path()) {
             return self.reject(reject, situation);
         }
         let framing = head.framing();
@@ -242,8 +241,7 @@ impl Connection {
             Ok(decoder) => decoder,
             Err(reject) => return self.reject(reject, situation),
         };
-        let router = &situation.settings.router;
-        let route = if whole_server { router.server_options() } else { router.route(head, &request.path) };
+        let route = situation.settings.router.route(head, &request.path);
         let expects_continue = head.expects_continue() && head.minor() > 0 && !matches!(framing, Framing::None);
         self.continue_due = expects_continue && self.taken == self.input.len();
         self.decoder = Some(decoder);
