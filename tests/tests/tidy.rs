@@ -9,12 +9,13 @@ use tests::source::{Source, Word, files, words};
 type Rule = fn(&[Source]) -> Vec<String>;
 
 /// All rules, by the names under which ARCHITECTURE.md calls on them.
-const RULES: [(&str, Rule); 12] = [
+const RULES: [(&str, Rule); 13] = [
     ("layers", layers),
     ("supervisor_loads_nothing", supervisor_loads_nothing),
     ("pure_http", pure_http),
     ("confined_crates", confined_crates),
     ("absent_crates", absent_crates),
+    ("abi_stands_alone", abi_stands_alone),
     ("one_lock", one_lock),
     ("no_sleep", no_sleep),
     ("unsafe_rooms", unsafe_rooms),
@@ -244,6 +245,18 @@ fn absent_crates(files: &[Source]) -> Vec<String> {
     breaches
 }
 
+/// Neither the SDK nor, through it, a handler drags anything along.
+fn abi_stands_alone(files: &[Source]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for file in files.iter().filter(|file| file.path == "abi/Cargo.toml") {
+        let lines = file.text.lines().zip(1..).skip_while(|(line, _)| *line != "[dependencies]").skip(1);
+        let named = lines.take_while(|(line, _)| !line.starts_with('[')).filter(|(line, _)| !line.is_empty());
+        breaches.extend(named.map(|(line, at)| format!("{}:{at}: {line}: abi depends on nothing", file.path)));
+    }
+    breaches.extend(uses_of(files, "abi/src/", &["host"], "abi knows nothing of the server"));
+    breaches
+}
+
 fn one_lock(files: &[Source]) -> Vec<String> {
     let others: Vec<Source> = files.iter().filter(|file| file.path != LOCK_ROOM).cloned().collect();
     uses_of(&others, "host/src/", &["Condvar", "Mutex", "RwLock"], &format!("only {LOCK_ROOM} takes a lock"))
@@ -400,12 +413,14 @@ fn a_crate_out_of_its_file_is_found() {
 
 #[test]
 fn what_is_absent_stays_absent() {
-    let rules: [(Rule, &str, &str, &str); 8] = [
+    let rules: [(Rule, &str, &str, &str); 10] = [
         (supervisor_loads_nothing, "host/src/supervisor/a.rs", "use crate::handler::{check, Registry};", "check"),
         (pure_http, "host/src/http/a.rs", "use std::fs::File;", "fs"),
         (pure_http, "host/src/http/a.rs", "let t = SystemTime::now();", "now"),
         (absent_crates, "host/Cargo.toml", "[dependencies]\ntokio = \"1\"\n", "tokio = "),
         (absent_crates, "host/src/server/a.rs", "async fn f() {}", "async"),
+        (abi_stands_alone, "abi/Cargo.toml", "[dependencies]\nserde = \"1\"\n\n[lints]\nx = 1\n", "x"),
+        (abi_stands_alone, "abi/src/a.rs", "use host::cli;", "host"),
         (one_lock, "host/src/handler/a.rs", "use std::sync::Mutex;", "Mutex"),
         (no_sleep, "host/src/server/a.rs", "thread::sleep(d);", "sleep"),
         (layers, "host/src/server/a.rs", "use crate::site::Site;", "site"),
