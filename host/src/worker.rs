@@ -53,7 +53,7 @@ fn take_orders() -> anyhow::Result<()> {
     while let Some((order, descriptors)) = control::receive(&channel)? {
         match order {
             Order::Start { .. } => bail!("the supervisor said Start twice"),
-            Order::Load { .. } | Order::Announce { .. } | Order::Remove { .. } | Order::Serve => {
+            Order::Load(_) | Order::Announce { .. } | Order::Remove { .. } | Order::Serve => {
                 // The loader ends only with the process.
                 _ = to_loader.send(order);
             }
@@ -102,9 +102,9 @@ impl Worker {
         let mut prepared = Some(prepared);
         for order in orders {
             match order {
-                Order::Load { module, generation, copy } => {
-                    let error = self.registry.load(&module, generation, &copy).err();
-                    self.report(Report::Loaded { module, generation, error });
+                Order::Load(build) => {
+                    let error = self.registry.load(&build).err();
+                    self.report(Report::Loaded { module: build.module, generation: build.generation, error });
                 }
                 Order::Announce { module } => self.registry.announce(&module),
                 Order::Remove { module } => self.registry.remove(&module),

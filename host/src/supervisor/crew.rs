@@ -7,6 +7,7 @@ use super::Event;
 use super::rollout::{Change, Kept, Modules};
 use crate::config::Config;
 use crate::control::{self, Order};
+use crate::handler::Loadable;
 use crate::server::HandoverState;
 use crate::sys::channel::Channel;
 use crate::sys::process::Child;
@@ -18,6 +19,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// An order, with the descriptors that go along.
+type Outgoing = (Order, Vec<OwnedFd>);
 
 /// Names a worker; never reused.
 pub(crate) type WorkerId = u64;
@@ -41,7 +45,7 @@ pub(super) struct Crew {
 /// A worker process.
 pub(super) struct Worker {
     process: Child,
-    orders: mpsc::Sender<(Order, Vec<OwnedFd>)>,
+    orders: mpsc::Sender<Outgoing>,
     pub(super) phase: Phase,
     /// The worker that this one replaces once it serves.
     replaces: Option<WorkerId>,
@@ -120,7 +124,7 @@ impl Crew {
         worker.order(start, sockets);
         for (name, module) in modules.iter() {
             match &module.build {
-                Some(build) => worker.load(build),
+                Some(build) => worker.load(build, &self.config),
                 None => worker.order(Order::Announce { module: name.to_owned() }, Vec::new()),
             }
         }
@@ -131,7 +135,8 @@ impl Crew {
 
     /// Has every worker that serves, or will, load a build.
     pub(super) fn load(&mut self, build: &Arc<Kept>) {
-        self.active().for_each(|worker| worker.load(build));
+        let config = Arc::clone(&self.config);
+        self.active().for_each(|worker| worker.load(build, &config));
     }
 
     /// Gives every worker that serves, or will, the same order.
@@ -166,7 +171,7 @@ impl Crew {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let build = modules.get(name).and_then(|module| module.build.as_ref());
         if let Some(build) = build.filter(|_| !worker.answering.contains_key(name)) {
-            worker.load(build);
+            worker.load(build, &self.config);
         }
     }
 
@@ -406,14 +411,21 @@ impl Worker {
         _ = self.orders.send((order, descriptors));
     }
 
-    fn load(&mut self, build: &Arc<Kept>) {
+    fn load(&mut self, build: &Arc<Kept>, config: &Config) {
         if self.loading.is_empty() {
             self.loading_since = Instant::now();
         }
         self.loading.push_back((build.module.clone(), build.generation));
         self.builds.push(Arc::clone(build));
-        let (module, generation, copy) = (build.module.clone(), build.generation, build.copy.clone());
-        self.order(Order::Load { module, generation, copy }, Vec::new());
+        let exported = |symbol: &String| build.report.symbols.contains(symbol);
+        let loadable = Loadable {
+            module: build.module.clone(),
+            generation: build.generation,
+            copy: build.copy.clone(),
+            applications: config.symbols_of(&build.module).into_iter().filter(exported).collect(),
+            described: build.report.described,
+        };
+        self.order(Order::Load(loadable), Vec::new());
     }
 
     fn leave(&mut self) {
@@ -439,10 +451,10 @@ impl Worker {
 
 /// Starts a worker process, with a thread that sends it orders, one that receives its reports, and one that waits for
 /// its end.
-fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mpsc::Sender<(Order, Vec<OwnedFd>)>)> {
+fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mpsc::Sender<Outgoing>)> {
     let (ours, theirs) = Channel::pair().context("cannot open a control channel")?;
     let (process, reaper) = Child::spawn_self("host: worker", theirs.into_fd()).context("cannot start a worker")?;
-    let (orders, to_send) = mpsc::channel::<(Order, Vec<OwnedFd>)>();
+    let (orders, to_send) = mpsc::channel::<Outgoing>();
     let sending = ours.try_clone()?;
     let send = move || {
         for (order, descriptors) in to_send {

@@ -58,7 +58,7 @@ impl Modules {
                 let build = Arc::new(Kept(build));
                 let module = self.modules.entry(build.module.clone()).or_default();
                 let first = module.build.is_none();
-                module.previous = std::mem::replace(&mut module.build, Some(Arc::clone(&build)));
+                module.previous = module.build.replace(Arc::clone(&build));
                 module.refused = None;
                 module.hint = None;
                 // What is overtaken is never announced: it may answer no more when its line is read.

@@ -18,10 +18,8 @@ pub type Inputs = BTreeMap<PathBuf, Option<Stamp>>;
 pub struct Taken {
     /// The copy of the module.
     pub copy: PathBuf,
-    /// What it was made of.
+    /// What it was made of: the module, its private libraries, and paths that would be one if they existed.
     pub inputs: Inputs,
-    /// The originals of the private libraries among them.
-    pub libraries: Vec<PathBuf>,
 }
 
 /// Copies the module at `source`, and what it needs, into `folder`, which must not exist yet. `inputs` receives what was
@@ -82,6 +80,7 @@ fn copy_all(source: &Path, folder: &Path, inputs: &mut Inputs) -> Result<Taken, 
         let passed = needed::inherit(&elf, beside, &inherited);
         inputs.extend(found.absent.into_iter().map(|path| (path, None)));
         inputs.extend(found.fixed.into_iter().map(|path| (path.clone(), Stamp::of(&path))));
+        inputs.extend(found.beside.iter().map(|path| (path.clone(), Stamp::of(path))));
         waiting.extend(found.beside.into_iter().map(|library| (library, passed.clone())));
         staged.insert(original, stage);
     }
@@ -95,8 +94,7 @@ fn copy_all(source: &Path, folder: &Path, inputs: &mut Inputs) -> Result<Taken, 
     }
     link_siblings(&staged, &above, folder);
     let copy = folder.join(module.strip_prefix(&above).unwrap_or(&module));
-    let libraries = staged.into_keys().filter(|original| *original != module).collect();
-    Ok(Taken { copy, inputs: inputs.clone(), libraries })
+    Ok(Taken { copy, inputs: inputs.clone() })
 }
 
 /// The deepest folder that all of these files lie under.
