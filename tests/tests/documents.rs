@@ -90,7 +90,9 @@ fn code_map(files: &[Source]) -> Vec<String> {
     let Some(architecture) = find(files, "ARCHITECTURE.md") else { return Vec::new() };
     let mut places = BTreeSet::new();
     for file in files {
-        let Some(inner) = file.path.strip_prefix("host/src/") else { continue };
+        let Some(inner) = file.path.strip_prefix("host/src/").filter(|inner| !inner.ends_with("/tests.rs")) else {
+            continue;
+        };
         let (folders, name) = inner.rsplit_once('/').map_or((None, inner), |(folders, _)| (Some(folders), ""));
         places.extend(folders.map(|folders| format!("{folders}/")));
         places.extend((!name.is_empty() && name != "lib.rs").then(|| name.to_owned()));

@@ -75,13 +75,13 @@ impl Pipeline {
             })
         });
         let watcher = watcher.and_then(|created| {
-            let warn = |error: &notify::Error| {
+            let warned = created.inspect_err(|error| {
                 tracing::warn!(
                     "cannot watch folders: {error}; changes are found every {} s (raise fs.inotify.max_user_instances)",
                     POLL_INTERVAL.as_secs()
                 );
-            };
-            created.inspect_err(warn).ok()
+            });
+            warned.ok()
         });
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Pipeline {
