@@ -31,7 +31,7 @@ mod tests {
     #[test]
     fn quantiles_do_not_depend_on_the_order_of_measuring() {
         let mut sample = Sample::default();
-        [5.0, 1.0, 4.0, 2.0, 3.0].map(|value| sample.push(value));
+        [5.0, 1.0, 4.0, 2.0, 3.0].into_iter().for_each(|value| sample.push(value));
         assert_eq!([0.0, 0.5, 1.0].map(|part| sample.quantile(part)), [1.0, 3.0, 5.0]);
     }
 }

@@ -1,6 +1,7 @@
 //! What the supervisor and its workers say to each other, as JSON over a [`Channel`].
 
 use crate::config::Config;
+use crate::handler::Loadable;
 use crate::server::{Handover, HandoverState};
 use crate::sys::channel::Channel;
 use crate::sys::socket::Address;
@@ -23,14 +24,7 @@ pub enum Order {
         spool: PathBuf,
     },
     /// Load a private copy of a sound build and let it answer.
-    Load {
-        /// The module's name.
-        module: String,
-        /// The build's number.
-        generation: u64,
-        /// The private copy.
-        copy: PathBuf,
-    },
+    Load(Loadable),
     /// A module exists, but has no sound build.
     Announce {
         /// Its name.
@@ -97,6 +91,11 @@ pub fn receive<T: DeserializeOwned>(channel: &Channel) -> anyhow::Result<Option<
     };
     let message = serde_json::from_slice(&message).context("a control message makes no sense")?;
     Ok(Some((message, descriptors)))
+}
+
+/// Whether an error of [`receive`] concerns one message only, so that the next one may be well.
+pub fn is_lost_message(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
 }
 
 /// A connection under way, from a message that carried it.

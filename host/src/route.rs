@@ -55,10 +55,19 @@ impl Router {
         }
     }
 
-    /// Who answers this request. `path` does not matter for `OPTIONS *`, which has none.
+    /// What `OPTIONS *` is answered: it asks about the server as a whole (RFC 9110 §9.3.7).
+    fn server_options(&self) -> Route {
+        let body = Body::Empty;
+        let mut response = Response { status: Status::new(204), fields: Fields::default(), body };
+        // The name and the value are well-formed, so this cannot fail.
+        _ = response.fields.push(b"Allow", b"GET, HEAD, OPTIONS");
+        Route::Answer(response)
+    }
+
+    /// Who answers this request.
     pub fn route(&self, head: &Head, path: &Path) -> Route {
         if head.path() == "*" {
-            return server_options();
+            return self.server_options();
         }
         let bytes = path.as_bytes();
         for mount in &self.mounts {
@@ -134,14 +143,6 @@ fn shared_object(path: &[u8]) -> Option<(Option<&str>, usize)> {
 
 fn is_module_segment(segment: &[u8]) -> bool {
     !segment.is_empty() && segment.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
-}
-
-/// What `OPTIONS *` is answered: it asks about the server as a whole (RFC 9110 §9.3.7).
-fn server_options() -> Route {
-    let mut response = Response { status: Status::new(204), fields: Fields::default(), body: Body::Empty };
-    // The name and the value are well-formed, so this cannot fail.
-    _ = response.fields.push(b"Allow", b"GET, HEAD, OPTIONS");
-    Route::Answer(response)
 }
 
 fn not_found() -> Route {

@@ -51,23 +51,32 @@ fn take_orders() -> anyhow::Result<()> {
     let loader = worker.clone();
     thread::Builder::new().name("loader".to_owned()).spawn(move || loader.load(loads, prepared))?;
     // The end of the channel is the end of the supervisor.
-    while let Some((order, descriptors)) = control::receive(&channel)? {
+    loop {
+        let (order, descriptors) = match control::receive(&channel) {
+            Ok(Some(received)) => received,
+            Ok(None) => return Ok(()),
+            // A connection that finds no room here is lost; that is no reason to lose the others.
+            Err(error) if control::is_lost_message(&error) => {
+                tracing::error!("{error:#}");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         match order {
             Order::Start { .. } => bail!("the supervisor said Start twice"),
-            Order::Load { .. } | Order::Announce { .. } | Order::Remove { .. } | Order::Serve => {
+            Order::Load(_) | Order::Announce { .. } | Order::Remove { .. } | Order::Serve => {
                 // The loader ends only with the process.
                 _ = to_loader.send(order);
             }
-            Order::Adopt(state) => worker.server()?.adopt(control::handover((state, descriptors))),
-            Order::Drain => worker.server()?.drain(),
-            Order::Stop => worker.server()?.stop(),
+            Order::Adopt(state) => worker.server().adopt(control::handover((state, descriptors))),
+            Order::Drain => worker.server().drain(),
+            Order::Stop => worker.server().stop(),
             Order::Exit => {
                 worker.retire();
                 return Ok(());
             }
         }
     }
-    Ok(())
 }
 
 /// What the threads of a worker share.
@@ -77,7 +86,7 @@ struct Worker {
     registry: Arc<Registry>,
     retired: mpsc::Sender<Retired>,
     reports: mpsc::Sender<Outgoing>,
-    /// Set by the loader when it is told to serve; orders for it come only after that has been reported.
+    /// Set by the loader when it is told to serve.
     server: Arc<OnceLock<Server>>,
 }
 
@@ -103,9 +112,9 @@ impl Worker {
         let mut prepared = Some(prepared);
         for order in orders {
             match order {
-                Order::Load { module, generation, copy } => {
-                    let error = self.registry.load(&module, generation, &copy).err();
-                    self.report(Report::Loaded { module, generation, error });
+                Order::Load(build) => {
+                    let error = self.registry.load(&build).err();
+                    self.report(Report::Loaded { module: build.module, generation: build.generation, error });
                 }
                 Order::Announce { module } => self.registry.announce(&module),
                 Order::Remove { module } => self.registry.remove(&module),
@@ -143,8 +152,10 @@ impl Worker {
         Ok(())
     }
 
-    fn server(&self) -> anyhow::Result<&Server> {
-        self.server.get().context("the supervisor gave an order for a server before Serve")
+    /// The server: orders for it come after `Serve`, which the loader may still be at. If it fails there, the
+    /// supervisor, who is told, ends this process.
+    fn server(&self) -> &Server {
+        self.server.wait()
     }
 
     fn report(&self, report: Report) {

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod compile;
 pub mod load;
+pub mod probe;
 pub mod process;
 pub mod server;
 pub mod source;

@@ -39,6 +39,9 @@ struct Shared {
 /// One request on a connection: the answer, and what is wrong with it.
 type Exchange = dyn Fn(&mut Client, &str) -> io::Result<(Response, Result<(), String>)> + Send + Sync;
 
+/// How much the clients of a load leave to others: the least there is.
+const NICE: i32 = 19;
+
 impl Load {
     /// Starts `connections` kept-alive connections, each of which GETs `paths` in turn; `verify` says what is wrong
     /// with an answer.
@@ -124,6 +127,9 @@ impl Report {
 
 impl Shared {
     fn run(&self, address: SocketAddr, paths: &[String], first: usize, exchange: &Exchange) {
+        // A load takes all the processor time that it can get. What is being measured meanwhile, compilers for one,
+        // comes first. nice(2) is of the calling thread; it fails where no priority may be changed, and only speed is lost.
+        _ = rustix::process::nice(NICE);
         let mut connection = None;
         for path in paths.iter().cycle().skip(first % paths.len()) {
             if self.stop.load(Ordering::Relaxed) {

@@ -80,7 +80,9 @@ fn two_hundred_and_fifty_rebuilds_under_load_lose_nothing_and_each_line_is_true(
     });
 
     load.flow(1000);
-    load.finish().assert_nothing_lost();
+    let report = load.finish();
+    println!("{} requests were answered meanwhile", report.answered);
+    report.assert_nothing_lost();
     assert_ne!(worker(&server), first_worker, "so many generations need more than one worker");
     assert_eq!(server.get("/in_place.so").field("x-version"), Some(CC_BUILDS.to_string().as_str()));
     assert_eq!(server.get("/ctime.so").field("x-version"), Some(CARGO_BUILDS.to_string().as_str()));

@@ -1,5 +1,6 @@
 //! The two sides of the ABI's iterable: bodies that the host makes for a module, and bodies that a module gives.
 
+use super::foreign::Foreign;
 use crate::response::Chunk;
 use abi::ffi::{self, host_body, host_str};
 use std::fs::File;
@@ -30,7 +31,7 @@ pub(super) enum Content {
 }
 
 impl HostBody {
-    pub(super) fn new(content: Content) -> Box<HostBody> {
+    pub(super) fn new(content: Content) -> HostBody {
         let count = if matches!(content, Content::Bytes(_)) { 1 } else { -1 };
         let base = host_body {
             size: size_of::<host_body>() as u32,
@@ -39,11 +40,11 @@ impl HostBody {
             next: Some(next_of_host_body),
             close: Some(close_of_host_body),
         };
-        Box::new(HostBody { base, content, taken: 0, chunk: Vec::new() })
+        HostBody { base, content, taken: 0, chunk: Vec::new() }
     }
 
     /// The rest of the content: all of it, unless the module has called `next` itself.
-    pub(super) fn into_rest(self: Box<HostBody>) -> Content {
+    pub(super) fn into_rest(self) -> Content {
         match self.content {
             Content::Bytes(_) if self.taken > 0 => Content::Bytes(Vec::new()),
             Content::File { file, offset, length } => {
@@ -98,22 +99,35 @@ unsafe extern "C" fn close_of_host_body(_body: *mut host_body) {}
 /// A body that a module gave, to be closed exactly once.
 pub(super) struct ModuleBody {
     at: *mut host_body,
+    fields: Foreign<host_body>,
     closed: bool,
 }
 
 impl ModuleBody {
     /// Takes over what `application` returned; it is not null.
-    pub(super) fn new(at: *mut host_body) -> ModuleBody {
-        ModuleBody { at, closed: false }
+    ///
+    /// # Safety
+    /// `at` is what the module returned as its body.
+    pub(super) unsafe fn new(at: *mut host_body) -> ModuleBody {
+        // SAFETY: every body begins with its size.
+        let fields = unsafe { Foreign::new(at.cast_const(), offset_of!(host_body, size)) };
+        ModuleBody { at, fields, closed: false }
+    }
+
+    /// Why this is no body at all, if so: memory that was not initialised, most likely.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        // SAFETY: the type is that of the field, and the body lives until `close`.
+        let flags: Option<u32> = unsafe { self.fields.field(offset_of!(host_body, flags)) };
+        if self.fields.size() < size_of::<host_body>() {
+            return Some("its size is not sizeof(host_body)");
+        }
+        (flags != Some(0)).then_some("its flags are not 0")
     }
 
     /// How many chunks the module says there are; negative when it does not know.
     pub(super) fn count(&self) -> i64 {
-        if !self.has(offset_of!(host_body, count) + size_of::<i64>()) {
-            return 0;
-        }
-        // SAFETY: the module says that its struct is large enough, and it lives until `close`.
-        unsafe { ptr::addr_of!((*self.at).count).read() }
+        // SAFETY: as in `fault`.
+        unsafe { self.fields.field(offset_of!(host_body, count)) }.unwrap_or(0)
     }
 
     /// The next chunk, in the module's memory: it lives until the following `next` or `close`.
@@ -121,13 +135,9 @@ impl ModuleBody {
     /// # Safety
     /// The caller does not use the chunk after that, and is in a call of this request.
     pub(super) unsafe fn next<'a>(&mut self) -> Chunk<'a> {
-        let next = if self.has(offset_of!(host_body, next) + size_of::<usize>()) {
-            // SAFETY: as in `count`; a null pointer is `None`.
-            unsafe { ptr::addr_of!((*self.at).next).read() }
-        } else {
-            None
-        };
-        let Some(next) = next else { return Chunk::Failed };
+        // SAFETY: as in `fault`; a null pointer is `None`.
+        let next: Option<Option<Next>> = unsafe { self.fields.field(offset_of!(host_body, next)) };
+        let Some(next) = next.flatten() else { return Chunk::Failed };
         let mut chunk = host_str { ptr: ptr::null(), len: 0 };
         // SAFETY: the module's function gets its own body and room for one chunk.
         match unsafe { next(self.at, &mut chunk) } {
@@ -146,36 +156,16 @@ impl ModuleBody {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        if !self.has(offset_of!(host_body, close) + size_of::<usize>()) {
-            return;
-        }
-        // SAFETY: as in `count`; a null pointer is `None`.
-        let close = unsafe { ptr::addr_of!((*self.at).close).read() };
-        if let Some(close) = close {
+        // SAFETY: as in `fault`; a null pointer is `None`.
+        let close: Option<Option<Close>> = unsafe { self.fields.field(offset_of!(host_body, close)) };
+        if let Some(close) = close.flatten() {
             // SAFETY: the module's function gets its own body, and no call uses it afterwards.
             unsafe { close(self.at) };
         }
     }
-
-    /// Why this is no body at all, if so: memory that was not initialised, most likely.
-    pub(super) fn fault(&self) -> Option<&'static str> {
-        // SAFETY: every body begins with its size and flags.
-        let flags = unsafe { ptr::addr_of!((*self.at).flags).read() };
-        if self.size() < offset_of!(host_body, count) {
-            return Some("its size is not sizeof(host_body)");
-        }
-        (flags != 0).then_some("its flags are not 0")
-    }
-
-    /// Whether the module's struct reaches so far; fields past its size are zero.
-    fn has(&self, end: usize) -> bool {
-        self.size() >= end
-    }
-
-    fn size(&self) -> usize {
-        // SAFETY: every body begins with its size, and lives until `close`.
-        unsafe { ptr::addr_of!((*self.at).size).read() as usize }
-    }
 }
+
+type Next = unsafe extern "C" fn(*mut host_body, *mut host_str) -> i32;
+type Close = unsafe extern "C" fn(*mut host_body);
 
 const FILE_CHUNK_BYTES: u64 = 64 * 1024;

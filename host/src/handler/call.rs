@@ -70,7 +70,8 @@ pub fn answer(ticket: Ticket, application: &Application, request: Box<Request>, 
     if let Some(content) = held.take_host_body(body) {
         return finish(held, Ok(content));
     }
-    let mut body = ModuleBody::new(body);
+    // SAFETY: it is what the module returned, and no body of the host's.
+    let mut body = unsafe { ModuleBody::new(body) };
     if let Some(fault) = body.fault() {
         // What is not a body is not closed either.
         return finish(held, Err(format!("application returned a body that is none: {fault}")));

@@ -35,6 +35,8 @@ pub struct Report {
     pub version: Option<String>,
     /// The functions that it exports, sorted, at most [`SYMBOLS_MAX`].
     pub symbols: Vec<String>,
+    /// Whether it exports a `host_module`.
+    pub described: bool,
     /// How a running worker gets from an older build to this one.
     pub class: ReloadClass,
     /// Why it is of that class; empty for [`ReloadClass::Swap`].
@@ -55,6 +57,9 @@ pub enum ReloadClass {
 
 /// Names of functions that a report carries at most; the ones that were asked for are always among them.
 pub const SYMBOLS_MAX: usize = 1024;
+
+/// Longer names are left out of a report, unless they were asked for.
+const SYMBOL_BYTES_MAX: usize = 256;
 
 /// A step that may end the process, announced by its byte on the report's pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +110,7 @@ fn inspect(copy: &Path, required: &[String], enter: &mut dyn FnMut(Phase)) -> Re
         Err(error) => return Report { error: Some(error), ..report },
     };
     report.abi = elf.abi;
+    report.described = elf.module_info_bytes.is_some();
     report.symbols = reported_symbols(&elf, required);
     report.reasons = reasons_to_replace(&elf, copy);
     report.class = if report.reasons.is_empty() { ReloadClass::Swap } else { ReloadClass::Replace };
@@ -189,7 +195,8 @@ fn is_candidate(name: &str) -> bool {
 fn reported_symbols(elf: &Elf, required: &[String]) -> Vec<String> {
     let asked = |name: &&String| required.contains(name) || *name == "application";
     let first = elf.functions.iter().filter(asked);
-    let rest = elf.functions.iter().filter(|name| !asked(name));
+    // Mangled names can be very long, and nobody mounts those.
+    let rest = elf.functions.iter().filter(|name| !asked(name) && name.len() <= SYMBOL_BYTES_MAX);
     let mut symbols: Vec<String> = first.chain(rest).take(SYMBOLS_MAX).cloned().collect();
     symbols.sort_unstable();
     symbols
@@ -207,9 +214,16 @@ fn reasons_to_replace(elf: &Elf, copy: &Path) -> Vec<String> {
         reasons.push("it uses static TLS, of which a process has a fixed amount".to_owned());
     }
     let needed = needed::find(elf, copy.parent().unwrap_or(copy), &[]);
-    for library in needed.beside.iter().chain(&needed.fixed) {
+    for library in &needed.beside {
         let name = library.file_name().unwrap_or_default().to_string_lossy();
         reasons.push(format!("it needs {name}, which would stay as it was when it was first loaded"));
+    }
+    for library in &needed.fixed {
+        let path = library.display();
+        reasons.push(format!(
+            "it needs {path} at that very place, so do not overwrite it while it is in use; with -Wl,-rpath,'$ORIGIN' it \
+             could be copied"
+        ));
     }
     reasons
 }
@@ -272,7 +286,9 @@ fn remedy(error: &str) -> String {
         );
     }
     if error.contains("failed to map segment from shared object") {
-        return format!("cannot be mapped ({error}): its folder is probably mounted noexec; set --runtime to another");
+        return format!(
+            "cannot be mapped ({error}): its folder is probably mounted noexec; name another with --runtime, or TMPDIR for `host check`"
+        );
     }
     if error.contains("static TLS block") {
         return format!("cannot be loaded ({error}): build it without -ftls-model=initial-exec");

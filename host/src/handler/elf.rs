@@ -372,3 +372,6 @@ impl std::fmt::Display for Architecture {
         write!(out, " ({bits}, {order})")
     }
 }
+
+#[cfg(test)]
+mod tests;

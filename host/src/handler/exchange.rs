@@ -6,6 +6,7 @@
 use super::arena::Arena;
 use super::body::{Content, HostBody};
 use super::environ::{ABSENT, Environ, Sources};
+use super::foreign::Foreign;
 use super::generation::{Generation, no_extension};
 use crate::request::Request;
 use crate::response::{FieldError, Fields, Status, Wire, WireError};
@@ -42,7 +43,8 @@ pub(super) struct State {
     pub(super) written: bool,
     environ: Environ,
     arena: Arena,
-    bodies: Vec<Box<HostBody>>,
+    /// By pointer, because the module has the pointers.
+    bodies: Vec<NonNull<HostBody>>,
     during: During,
     /// Why the content can be read no further, for ever.
     read_failure: Option<i32>,
@@ -143,8 +145,10 @@ impl Held {
     /// Takes a body that the host made for this request, if that is one.
     pub(super) fn take_host_body(&mut self, at: *mut host_body) -> Option<Content> {
         let bodies = &mut self.state().bodies;
-        let index = bodies.iter().position(|body| ptr::addr_eq(&raw const **body, at))?;
-        Some(bodies.swap_remove(index).into_rest())
+        let index = bodies.iter().position(|body| ptr::addr_eq(body.as_ptr(), at))?;
+        // SAFETY: `keep` leaked the box, and this was the only note of it.
+        let body = unsafe { Box::from_raw(bodies.swap_remove(index).as_ptr()) };
+        Some(body.into_rest())
     }
 }
 
@@ -269,10 +273,18 @@ impl State {
     }
 
     fn keep(&mut self, content: Content) -> *mut host_body {
-        let mut body = HostBody::new(content);
-        let at = (&raw mut *body).cast();
+        let body = NonNull::from(Box::leak(Box::new(HostBody::new(content))));
         self.bodies.push(body);
-        at
+        body.as_ptr().cast()
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        for body in self.bodies.drain(..) {
+            // SAFETY: `keep` leaked the box, and the request, in which alone the module may use it, is over.
+            drop(unsafe { Box::from_raw(body.as_ptr()) });
+        }
     }
 }
 
@@ -482,8 +494,8 @@ unsafe extern "C" fn start_response(
         state.complain(&format!("start_response refused: {reason}"));
         return ptr::null_mut();
     }
-    // SAFETY: the pointer has the provenance of the whole exchange, which lives.
-    unsafe { object.byte_sub(START_RESPONSE).byte_add(offset_of!(Exchange, writer)).cast() }
+    // The pointer has the provenance of the whole exchange, which lives.
+    object.wrapping_byte_sub(START_RESPONSE).wrapping_byte_add(WRITER).cast()
 }
 
 /// # Safety
@@ -513,15 +525,11 @@ unsafe fn start_with(
         None
     } else {
         // SAFETY: the struct begins with its size.
-        let size = unsafe { ptr::addr_of!((*exc_info).size).read() } as usize;
-        if size >= size_of::<host_exc_info>() {
-            // SAFETY: the struct is large enough to have a message.
-            let message = unsafe { ptr::addr_of!((*exc_info).message).read() };
-            // SAFETY: the module gives a readable string.
-            Some(unsafe { slice(message) }.unwrap_or_default())
-        } else {
-            Some(&[][..])
-        }
+        let fields = unsafe { Foreign::new(exc_info, offset_of!(host_exc_info, size)) };
+        // SAFETY: the type is that of the field.
+        let message = unsafe { fields.field(offset_of!(host_exc_info, message)) }.unwrap_or(ABSENT);
+        // SAFETY: the module gives a readable string.
+        Some(unsafe { slice(message) }.unwrap_or_default())
     };
     state.start(status, headers, message)
 }

@@ -4,9 +4,10 @@ use super::environ::Surroundings;
 use super::library::Library;
 use crate::serial::Serial;
 use abi::ffi::{self, host_application, host_init, host_module_info};
+use serde::{Deserialize, Serialize};
 use std::ffi::{c_char, c_void};
-use std::mem::{offset_of, size_of, transmute};
-use std::path::Path;
+use std::mem::transmute;
+use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, mpsc};
 
@@ -49,56 +50,71 @@ impl Retired {
 
 type Stop = unsafe extern "C" fn();
 
+/// What a checker has found sound, and how to load it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Loadable {
+    /// The module's name.
+    pub module: String,
+    /// The build's number.
+    pub generation: u64,
+    /// The private copy, which nobody changes.
+    pub copy: PathBuf,
+    /// The applications that the library itself exports, of those that somebody may ask for. dlsym(3) would find those
+    /// of libraries that it needs, too.
+    pub applications: Vec<String>,
+    /// Whether the library itself exports `host_module`.
+    pub described: bool,
+}
+
 impl Generation {
     /// Loads a private copy that a checker has found sound, and runs its `init`.
     ///
     /// # Errors
     /// Why it does not load after all, for the log.
     pub(super) fn load(
-        (module, number): (&str, u64),
-        copy: &Path,
-        symbols: &[String],
+        build: &Loadable,
         mut surroundings: Surroundings,
         retired: mpsc::Sender<Retired>,
     ) -> Result<Generation, String> {
-        let library = Library::open(copy)?;
-        let applications: Vec<_> = symbols
-            .iter()
-            .filter_map(|symbol| {
-                let address = library.function(symbol)?;
-                // SAFETY: the ABI gives every application symbol this type, and the checker has found that the module
-                // was compiled against it.
-                let function = unsafe { transmute::<NonNull<c_void>, host_application>(address) };
-                Some((symbol.clone(), function))
-            })
-            .collect();
-        if applications.is_empty() {
-            return Err(format!("exports none of: {}", symbols.join(", ")));
+        let library = Library::open(&build.copy)?;
+        let mut applications = Vec::new();
+        for symbol in &build.applications {
+            let address = library.function(symbol).ok_or_else(|| format!("exports no \"{symbol}\" any more"))?;
+            // SAFETY: the ABI gives every application symbol this type, and the checker has found that the module was
+            // compiled against it.
+            let function = unsafe { transmute::<NonNull<c_void>, host_application>(address) };
+            applications.push((symbol.clone(), function));
         }
-        let info = library.data("host_module").map(ModuleInfo::read).transpose()?.unwrap_or_default();
-        if let Some(init) = info.init {
+        let info = if build.described { library.data("host_module") } else { None };
+        let info = info.map(|address| {
+            // SAFETY: the checker has found that this object of this very file is a whole `host_module_info`, aligned,
+            // of a version that this host knows.
+            unsafe { address.cast::<host_module_info>().read() }
+        });
+        if let Some(init) = info.as_ref().and_then(|info| info.init) {
             let arguments = host_init {
                 size: size_of::<host_init>() as u32,
                 reason: ffi::HOST_INIT_SERVE,
-                generation: number,
+                generation: build.generation,
                 extension: no_extension,
             };
             // SAFETY: `init` is the module's function of that type; the arguments live until it returns.
             let refused = unsafe { init(&arguments) };
             if refused != 0 {
-                return Err(format!("init answered {refused} when it was about to serve"));
+                return Err(format!("its init answered {refused} when it was about to serve"));
             }
         }
-        let one_at_a_time = info.flags & ffi::HOST_NOT_THREAD_SAFE != 0;
+        let flags = info.as_ref().map_or(0, |info| info.flags);
+        let one_at_a_time = flags & ffi::HOST_NOT_THREAD_SAFE != 0;
         surroundings.multithread &= !one_at_a_time;
         Ok(Generation {
-            module: module.to_owned(),
-            number,
+            module: build.module.clone(),
+            number: build.generation,
             surroundings,
             serial: one_at_a_time.then(Arc::default),
-            streams_input: info.flags & ffi::HOST_STREAM_INPUT != 0,
+            streams_input: flags & ffi::HOST_STREAM_INPUT != 0,
             applications,
-            stop: info.stop,
+            stop: info.and_then(|info| info.stop),
             retired,
             _library: library,
         })
@@ -142,42 +158,6 @@ pub fn retire(retired: &mpsc::Receiver<Retired>) {
             // Whoever asked may have lost patience.
             Retirement::Barrier(done) => drop(done.send(())),
         }
-    }
-}
-
-/// What `host_module` says, with fields past its `size` taken for zero.
-#[derive(Default)]
-struct ModuleInfo {
-    flags: u32,
-    init: Option<unsafe extern "C" fn(*const host_init) -> i32>,
-    stop: Option<Stop>,
-}
-
-impl ModuleInfo {
-    fn read(object: NonNull<c_void>) -> Result<ModuleInfo, String> {
-        let at = object.as_ptr().cast::<host_module_info>();
-        // SAFETY: the exported object begins with the two fields, whatever its size.
-        let magic = unsafe { ptr::addr_of!((*at).magic).read_unaligned() };
-        if magic != ffi::HOST_MODULE_MAGIC {
-            return Err("host_module does not begin with HOST_MODULE_MAGIC".to_owned());
-        }
-        // SAFETY: as above.
-        let size = unsafe { ptr::addr_of!((*at).size).read_unaligned() } as usize;
-        let has = |end: usize| size >= end;
-        let mut info = ModuleInfo::default();
-        if has(offset_of!(host_module_info, flags) + size_of::<u32>()) {
-            // SAFETY: the object says that it is large enough to have this field.
-            info.flags = unsafe { ptr::addr_of!((*at).flags).read_unaligned() };
-        }
-        if has(offset_of!(host_module_info, init) + size_of::<usize>()) {
-            // SAFETY: as above; a null pointer is `None`.
-            info.init = unsafe { ptr::addr_of!((*at).init).read_unaligned() };
-        }
-        if has(offset_of!(host_module_info, stop) + size_of::<usize>()) {
-            // SAFETY: as above; a null pointer is `None`.
-            info.stop = unsafe { ptr::addr_of!((*at).stop).read_unaligned() };
-        }
-        Ok(info)
     }
 }
 

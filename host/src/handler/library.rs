@@ -30,7 +30,8 @@ impl Library {
         match opened {
             Ok(library) => Ok(Library(ManuallyDrop::new(library))),
             Err(error) => {
-                let text = error.to_string();
+                let source = std::error::Error::source(&error);
+                let text = source.map_or_else(|| error.to_string(), ToString::to_string);
                 let prefix = format!("{}: ", path.display());
                 Err(text.strip_prefix(&prefix).unwrap_or(&text).to_owned())
             }

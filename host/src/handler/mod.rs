@@ -7,11 +7,12 @@ pub mod check;
 pub mod elf;
 mod environ;
 mod exchange;
+mod foreign;
 mod generation;
 pub mod library;
 pub mod needed;
 mod registry;
 
 pub use call::{Answer, Application, Ticket, answer};
-pub use generation::{Generation, Retired, retire};
+pub use generation::{Generation, Loadable, Retired, retire};
 pub use registry::{Module, Registry};

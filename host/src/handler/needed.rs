@@ -9,8 +9,8 @@ use std::path::{Component, Path, PathBuf};
 pub struct Needed {
     /// Files that it would map through `$ORIGIN`: they move with the object, so they can be copied with it.
     pub beside: Vec<PathBuf>,
-    /// Files that it would map through an absolute search path outside of the system's folders: a copy of them would
-    /// not be found.
+    /// Files that it would map through an absolute search path, of its own or of LD_LIBRARY_PATH, outside of the system's
+    /// folders: a copy of them would not be found.
     pub fixed: Vec<PathBuf>,
     /// Paths that it would try before those and that do not exist. If one appears, the answer changes.
     pub absent: BTreeSet<PathBuf>,
@@ -34,7 +34,7 @@ pub fn find(elf: &Elf, origin: &Path, inherited: &[Folder]) -> Needed {
         let before = before.chain(inherited.iter().cloned());
         let library_path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
         let environment = library_path.split([':', ';']).filter(|folder| !folder.is_empty());
-        let environment = environment.map(|folder| Folder { path: Some(folder.into()), kind: Kind::System });
+        let environment = environment.map(|folder| Folder::of_environment(folder, origin));
         let after = runpath.unwrap_or_default().iter().map(|entry| Folder::of(entry, origin));
         for folder in before.chain(environment).chain(after) {
             let Some(path) = folder.path.map(|path| path.join(name)) else { continue };
@@ -42,6 +42,8 @@ pub fn find(elf: &Elf, origin: &Path, inherited: &[Folder]) -> Needed {
             match folder.kind {
                 Kind::System if exists => break,
                 Kind::System => {}
+                // The environment lists folders for everybody; few of them will ever hold this library.
+                Kind::Environment if !exists => {}
                 _ if !exists => {
                     needed.absent.insert(path);
                 }
@@ -85,10 +87,17 @@ pub struct Folder {
 enum Kind {
     Origin,
     Fixed,
+    Environment,
     System,
 }
 
 impl Folder {
+    fn of_environment(entry: &str, origin: &Path) -> Folder {
+        let folder = Folder::of(entry, origin);
+        let kind = if folder.kind == Kind::System { Kind::System } else { Kind::Environment };
+        Folder { kind, ..folder }
+    }
+
     fn of(entry: &str, origin: &Path) -> Folder {
         let path = expand(entry, origin);
         let kind = match &path {

@@ -2,13 +2,12 @@
 //! atomic switch, and requests in flight end on the build they began with.
 
 use super::environ::Surroundings;
-use super::generation::{Generation, Retired};
+use super::generation::{Generation, Loadable, Retired};
 use crate::config::Config;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 /// All modules of a worker.
@@ -39,15 +38,9 @@ impl Registry {
     ///
     /// # Errors
     /// Why it does not load; the module's previous build goes on.
-    pub fn load(&self, name: &str, generation: u64, copy: &Path) -> Result<(), String> {
-        let loaded = Generation::load(
-            (name, generation),
-            copy,
-            &self.config.symbols_of(name),
-            self.surroundings(name),
-            self.retired.clone(),
-        )?;
-        self.module(name).generation.store(Some(Arc::new(loaded)));
+    pub fn load(&self, build: &Loadable) -> Result<(), String> {
+        let loaded = Generation::load(build, self.surroundings(&build.module), self.retired.clone())?;
+        self.module(&build.module).generation.store(Some(Arc::new(loaded)));
         Ok(())
     }
 

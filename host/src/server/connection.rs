@@ -256,8 +256,7 @@ impl Connection {
             Ok(decoder) => decoder,
             Err(reject) => return self.reject(reject, situation),
         };
-        let router = &situation.settings.router;
-        let route = router.route(head, &request.path);
+        let route = situation.settings.router.route(head, &request.path);
         let expects_continue = head.expects_continue() && head.minor() > 0 && !matches!(framing, Framing::None);
         self.continue_due = expects_continue && self.taken == self.input.len();
         self.decoder = Some(decoder);

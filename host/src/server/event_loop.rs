@@ -82,6 +82,9 @@ impl EventLoop {
 
     /// Goes on until a call is due.
     pub(super) fn turn(&mut self) -> Turn {
+        // The call before this may have taken long, and what is ready may have many more to make: an order to leave must
+        // not wait for all of them. Without a letter this costs one load.
+        self.read_letters();
         loop {
             while self.turns_left > 0
                 && let Some(id) = self.ready.pop_front()
@@ -193,10 +196,7 @@ impl EventLoop {
         for listener in &mut self.listeners {
             listener.retry(&self.poller);
         }
-        self.shared.mailboxes[self.index].inbox.take(&mut self.letters);
-        while let Some(letter) = self.letters.pop_front() {
-            self.open(letter);
-        }
+        self.read_letters();
         for event in &happened {
             let id = SlotId(event.key);
             if let Some(slot) = self.slots.find(id) {
@@ -243,6 +243,13 @@ impl EventLoop {
             return;
         }
         self.queue(id);
+    }
+
+    fn read_letters(&mut self) {
+        self.shared.mailboxes[self.index].inbox.take(&mut self.letters);
+        while let Some(letter) = self.letters.pop_front() {
+            self.open(letter);
+        }
     }
 
     fn open(&mut self, letter: Letter) {

@@ -98,6 +98,7 @@ pub(super) fn unpack(handover: Handover, local: Arc<Address>) -> Option<Unpacked
     let mut request = Box::new(Request::new(state.peer.clone(), local));
     // The other worker has applied the limits already.
     request.head.parse(head, HeadLimits { head_bytes_max: usize::MAX }).ok()??;
+    // `OPTIONS *` asks about the server as a whole, which is no path.
     if request.head.path() != "*" {
         request.path.parse_into(request.head.path()).ok()?;
     }

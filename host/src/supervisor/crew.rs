@@ -3,10 +3,11 @@
 //! A replacement boots beside the worker that it replaces, loads everything, and serves; then the old one passes its
 //! connections on and goes. At most one replacement of a worker boots at a time.
 
-use super::Event;
 use super::rollout::{Change, Kept, Modules};
+use super::{Event, Listener};
 use crate::config::Config;
 use crate::control::{self, Order};
+use crate::handler::Loadable;
 use crate::server::HandoverState;
 use crate::sys::channel::Channel;
 use crate::sys::process::Child;
@@ -19,13 +20,16 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// An order, with the descriptors that go along.
+type Outgoing = (Order, Vec<OwnedFd>);
+
 /// Names a worker; never reused.
 pub(crate) type WorkerId = u64;
 
 /// All workers.
 pub(super) struct Crew {
     config: Arc<Config>,
-    listeners: Vec<(OwnedFd, Address)>,
+    listeners: Vec<Listener>,
     spool: PathBuf,
     events: mpsc::Sender<Event>,
     workers: BTreeMap<WorkerId, Worker>,
@@ -41,7 +45,7 @@ pub(super) struct Crew {
 /// A worker process.
 pub(super) struct Worker {
     process: Child,
-    orders: mpsc::Sender<(Order, Vec<OwnedFd>)>,
+    orders: mpsc::Sender<Outgoing>,
     pub(super) phase: Phase,
     /// The worker that this one replaces once it serves.
     replaces: Option<WorkerId>,
@@ -55,13 +59,17 @@ pub(super) struct Worker {
     hired: Instant,
     /// When it is ended if it has not ended itself.
     deadline: Option<Instant>,
+    /// It has said why it cannot serve, and is being ended.
+    failed: bool,
 }
 
 /// What a worker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Loading, and not accepting yet.
+    /// Loading: it has accepted nothing and can be ended without loss.
     Booting,
+    /// It has loaded everything and was told to serve: it may accept connections at any moment.
+    Opening,
     Serving,
     /// Passing its connections on; `quiet` once no request begins there.
     Draining {
@@ -76,7 +84,7 @@ pub(super) enum Phase {
 impl Crew {
     pub(super) fn new(
         config: Arc<Config>,
-        listeners: Vec<(OwnedFd, Address)>,
+        listeners: Vec<Listener>,
         spool: PathBuf,
         events: mpsc::Sender<Event>,
     ) -> Crew {
@@ -100,6 +108,9 @@ impl Crew {
     pub(super) fn hire(&mut self, replaces: Option<WorkerId>, modules: &Modules) -> anyhow::Result<()> {
         let id = self.next_id;
         self.next_id += 1;
+        // First what may fail: a worker that is not told to start would wait for ever.
+        let sockets =
+            self.listeners.iter().map(|listener| listener.socket.try_clone()).collect::<std::io::Result<_>>()?;
         let (process, orders) = spawn(id, self.events.clone())?;
         let mut worker = Worker {
             process,
@@ -112,26 +123,37 @@ impl Crew {
             loading_since: Instant::now(),
             hired: Instant::now(),
             deadline: Some(Instant::now() + BOOT_TIMEOUT),
+            failed: false,
         };
-        let sockets = self.listeners.iter().map(|(socket, _)| socket.try_clone()).collect::<std::io::Result<_>>()?;
-        let listeners = self.listeners.iter().map(|(_, address)| address.clone()).collect();
+        let listeners = self.listeners.iter().map(|listener| listener.address.clone()).collect();
         let start =
             Order::Start { config: Box::new(Config::clone(&self.config)), listeners, spool: self.spool.clone() };
         worker.order(start, sockets);
         for (name, module) in modules.iter() {
             match &module.build {
-                Some(build) => worker.load(build),
+                Some(build) => worker.load(build, &self.config),
                 None => worker.order(Order::Announce { module: name.to_owned() }, Vec::new()),
             }
         }
-        worker.order(Order::Serve, Vec::new());
         self.workers.insert(id, worker);
         Ok(())
     }
 
+    /// Tells those to serve who have loaded everything there is. Until then they accept nothing, so that no request
+    /// is answered by an older build than those that have been announced.
+    pub(super) fn open_loaded(&mut self) {
+        for worker in self.workers.values_mut() {
+            if worker.phase == Phase::Booting && worker.loading.is_empty() {
+                worker.phase = Phase::Opening;
+                worker.order(Order::Serve, Vec::new());
+            }
+        }
+    }
+
     /// Has every worker that serves, or will, load a build.
     pub(super) fn load(&mut self, build: &Arc<Kept>) {
-        self.active().for_each(|worker| worker.load(build));
+        let config = Arc::clone(&self.config);
+        self.active().for_each(|worker| worker.load(build, &config));
     }
 
     /// Gives every worker that serves, or will, the same order.
@@ -166,7 +188,7 @@ impl Crew {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let build = modules.get(name).and_then(|module| module.build.as_ref());
         if let Some(build) = build.filter(|_| !worker.answering.contains_key(name)) {
-            worker.load(build);
+            worker.load(build, &self.config);
         }
     }
 
@@ -203,9 +225,9 @@ impl Crew {
                 worker.leave_now();
                 self.hire_or_retry(replaces, modules);
             }
-            Phase::Serving => {
+            Phase::Opening | Phase::Serving => {
                 // A replacement that boots already loads what comes meanwhile, unless it has to be replaced itself.
-                if !self.workers.values().any(|other| other.replaces == Some(id)) {
+                if !self.has_successor(id) {
                     self.hire_or_retry(Some(id), modules);
                 }
             }
@@ -220,23 +242,39 @@ impl Crew {
         }
     }
 
+    /// Whether somebody is on the way who will replace this worker.
+    fn has_successor(&self, id: WorkerId) -> bool {
+        let of_workers = self.workers.values().map(|worker| worker.replaces);
+        of_workers.chain(self.vacancies.iter().map(|(_, replaces)| *replaces)).any(|replaces| replaces == Some(id))
+    }
+
     /// A worker accepts connections: the one that it replaces passes its own on.
     pub(super) fn serving(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        if worker.phase != Phase::Booting {
+        if worker.phase != Phase::Opening {
             return;
         }
         worker.phase = Phase::Serving;
         worker.deadline = None;
-        let replaced = worker.replaces.take();
         for (state, descriptors) in self.stranded.drain(..) {
             worker.order(Order::Adopt(state), descriptors);
         }
-        if let Some(old) = replaced.and_then(|old| self.workers.get_mut(&old)) {
+        // One that is replaced before it could say that it serves leaves the one that it was to replace.
+        let mut replaced = worker.replaces.take();
+        while let Some(old) = replaced.and_then(|old| self.workers.get_mut(&old)) {
+            replaced = old.replaces.take();
             old.phase = Phase::Draining { quiet: false };
             old.deadline = Some(Instant::now() + self.config.timeouts.stop);
             old.order(Order::Drain, Vec::new());
         }
+    }
+
+    /// A worker has said that it cannot serve: it ends, and another may do better.
+    pub(super) fn failed(&mut self, id: WorkerId, reason: &str) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        tracing::error!("worker {} cannot serve: {reason}", worker.pid());
+        worker.failed = true;
+        worker.process.kill();
     }
 
     /// Whether all that were hired at the start serve.
@@ -273,8 +311,8 @@ impl Crew {
     pub(super) fn all_answer_with(&self, module: &str, generation: u64) -> bool {
         let mut anyone = false;
         let all = self.workers.values().all(|worker| match worker.phase {
-            Phase::Serving => {
-                anyone = true;
+            Phase::Opening | Phase::Serving => {
+                anyone |= worker.phase == Phase::Serving;
                 worker.answering.get(module).is_some_and(|&now| now >= generation)
             }
             Phase::Draining { quiet } => quiet,
@@ -291,7 +329,7 @@ impl Crew {
         for worker in self.workers.values_mut() {
             match worker.phase {
                 Phase::Booting => worker.leave_now(),
-                Phase::Serving | Phase::Draining { .. } => {
+                Phase::Opening | Phase::Serving | Phase::Draining { .. } => {
                     worker.phase = Phase::Stopping;
                     worker.deadline = Some(Instant::now() + patience);
                     worker.order(Order::Stop, Vec::new());
@@ -301,10 +339,13 @@ impl Crew {
         }
     }
 
-    /// Fast stop.
+    /// Fast stop; asked for again, at once.
     pub(super) fn end_now(&mut self) {
         self.vacancies.clear();
-        self.workers.values_mut().for_each(Worker::leave);
+        self.listeners.clear();
+        for worker in self.workers.values_mut() {
+            if worker.phase == Phase::Leaving { worker.leave_now() } else { worker.leave() }
+        }
     }
 
     /// Forgets a worker that has ended.
@@ -313,10 +354,13 @@ impl Crew {
     }
 
     /// Hires another in the place of one that died: at once, unless they die one after the other.
-    pub(super) fn rehire(&mut self, dead: &Worker, modules: &Modules) {
+    pub(super) fn rehire(&mut self, id: WorkerId, dead: &Worker, modules: &Modules) {
         let replaces = dead.replaces.filter(|old| self.workers.contains_key(old));
-        if dead.phase == Phase::Serving && self.workers.values().any(|other| other.phase == Phase::Booting) {
-            // Its replacement is on the way already.
+        if self.has_successor(id) {
+            // Another is on the way already, and takes over what this one was to do.
+            let of_workers = self.workers.values_mut().map(|worker| &mut worker.replaces);
+            let successors = of_workers.chain(self.vacancies.iter_mut().map(|(_, replaces)| replaces));
+            successors.filter(|successor| **successor == Some(id)).for_each(|successor| *successor = replaces);
             return;
         }
         self.early_deaths = if dead.hired.elapsed() > EARLY { 0 } else { self.early_deaths + 1 };
@@ -324,6 +368,7 @@ impl Crew {
             return self.hire_or_retry(replaces, modules);
         }
         let back_off = BACK_OFF_MIN.saturating_mul(1 << (self.early_deaths - 2).min(16)).min(BACK_OFF_MAX);
+        tracing::warn!("workers die one after the other; the next one starts in {} ms", back_off.as_millis());
         self.vacancies.push((Instant::now() + back_off, replaces));
     }
 
@@ -349,7 +394,7 @@ impl Crew {
                 match worker.phase {
                     // It says how many connections it still had, and ends.
                     Phase::Draining { .. } | Phase::Stopping => worker.leave(),
-                    Phase::Booting | Phase::Serving => {
+                    Phase::Booting | Phase::Opening | Phase::Serving => {
                         tracing::error!("worker {} did not begin to serve in time; ending it", worker.pid());
                         worker.deadline = None;
                         worker.process.kill();
@@ -368,7 +413,7 @@ impl Crew {
 
     /// Where the listeners listen.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
-        self.listeners.iter().map(|(_, address)| address)
+        self.listeners.iter().map(|listener| &listener.address)
     }
 
     /// Whether there is no worker.
@@ -394,11 +439,12 @@ impl Worker {
 
     /// Whether its end is nothing to speak of.
     pub(super) fn is_expected_to_end(&self) -> bool {
-        self.phase == Phase::Leaving
+        self.phase == Phase::Leaving || self.failed
     }
 
-    fn is_active(&self) -> bool {
-        matches!(self.phase, Phase::Booting | Phase::Serving)
+    /// Whether it serves, or will.
+    pub(super) fn is_active(&self) -> bool {
+        matches!(self.phase, Phase::Booting | Phase::Opening | Phase::Serving)
     }
 
     fn order(&self, order: Order, descriptors: Vec<OwnedFd>) {
@@ -406,14 +452,21 @@ impl Worker {
         _ = self.orders.send((order, descriptors));
     }
 
-    fn load(&mut self, build: &Arc<Kept>) {
+    fn load(&mut self, build: &Arc<Kept>, config: &Config) {
         if self.loading.is_empty() {
             self.loading_since = Instant::now();
         }
         self.loading.push_back((build.module.clone(), build.generation));
         self.builds.push(Arc::clone(build));
-        let (module, generation, copy) = (build.module.clone(), build.generation, build.copy.clone());
-        self.order(Order::Load { module, generation, copy }, Vec::new());
+        let exported = |symbol: &String| build.report.symbols.contains(symbol);
+        let loadable = Loadable {
+            module: build.module.clone(),
+            generation: build.generation,
+            copy: build.copy.clone(),
+            applications: config.symbols_of(&build.module).into_iter().filter(exported).collect(),
+            described: build.report.described,
+        };
+        self.order(Order::Load(loadable), Vec::new());
     }
 
     fn leave(&mut self) {
@@ -439,10 +492,10 @@ impl Worker {
 
 /// Starts a worker process, with a thread that sends it orders, one that receives its reports, and one that waits for
 /// its end.
-fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mpsc::Sender<(Order, Vec<OwnedFd>)>)> {
+fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mpsc::Sender<Outgoing>)> {
     let (ours, theirs) = Channel::pair().context("cannot open a control channel")?;
     let (process, reaper) = Child::spawn_self("host: worker", theirs.into_fd()).context("cannot start a worker")?;
-    let (orders, to_send) = mpsc::channel::<(Order, Vec<OwnedFd>)>();
+    let (orders, to_send) = mpsc::channel::<Outgoing>();
     let sending = ours.try_clone()?;
     let send = move || {
         for (order, descriptors) in to_send {

@@ -12,12 +12,12 @@ mod rollout;
 pub mod runtime;
 mod startup;
 
-use crate::config::Config;
+use crate::config::{Bind, Config};
 use crate::control::{Order, Report};
 use crate::exit::Exit;
 use crate::log::{self, Role};
 use crate::sys::process;
-use crate::sys::socket::{self, Address};
+use crate::sys::socket::{self, Address, SocketFile};
 use anyhow::Context;
 use builds::{Builds, Notice};
 use crew::{Crew, Phase, WorkerId};
@@ -61,6 +61,13 @@ struct Supervisor {
     _runtime: Runtime,
 }
 
+/// A listening socket, for as long as anybody shall connect.
+struct Listener {
+    socket: OwnedFd,
+    address: Address,
+    _file: Option<SocketFile>,
+}
+
 /// Why the supervisor ends, and with which code.
 struct Failure {
     exit: Exit,
@@ -72,6 +79,8 @@ impl Supervisor {
         let with = |exit| move |error| Failure { exit, error };
         log::start(config.log_format, Role::Supervisor).map_err(with(Exit::Usage))?;
         process::ignore_sigio();
+        process::inherit_nothing_further();
+        process::raise_descriptor_limit(descriptors_max(&config));
         let runtime = Runtime::create(config.runtime.as_deref()).map_err(with(Exit::Failure))?;
         admission::check(config.html.as_deref(), &config.handlers, runtime.path()).map_err(with(Exit::Usage))?;
         let listeners = listen(&config).map_err(with(Exit::Failure))?;
@@ -111,6 +120,7 @@ impl Supervisor {
 
     fn supervise(&mut self) -> Result<(), Failure> {
         while !(self.stopping && self.crew.is_empty()) {
+            self.crew.open_loaded();
             let event = match self.crew.next_deadline() {
                 Some(deadline) => match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                     Ok(event) => Some(event),
@@ -132,7 +142,7 @@ impl Supervisor {
             for (worker, module, generation) in self.crew.act_on_deadlines(&self.modules, self.stopping) {
                 // Its loops go on; what cannot load any more is replaced.
                 let reason = "its constructor or init did not finish when it was about to serve";
-                self.refuse(&module, generation, reason);
+                self.refuse(&module, generation, reason)?;
                 self.crew.replace(worker, &self.modules);
             }
             self.modules.announce_completed(&self.crew);
@@ -158,12 +168,13 @@ impl Supervisor {
     fn on_report(&mut self, id: WorkerId, report: Report, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
         match report {
             Report::Loaded { module, generation, error: None } => {
+                self.modules.loaded(&module, generation);
                 self.crew.loaded(id, &module, generation);
                 self.crew.replace_if_full(id, &self.modules);
             }
             Report::Loaded { module, generation, error: Some(reason) } => {
                 self.crew.loaded(id, &module, 0);
-                self.refuse(&module, generation, &reason);
+                self.refuse(&module, generation, &reason)?;
                 self.crew.fall_back(id, &module, &self.modules);
             }
             Report::Serving => {
@@ -177,7 +188,7 @@ impl Supervisor {
             Report::Failed(reason) if !self.announced => {
                 return Err(Failure { exit: Exit::Worker, error: anyhow::anyhow!("a worker cannot start: {reason}") });
             }
-            Report::Failed(reason) => tracing::error!("a worker cannot start: {reason}"),
+            Report::Failed(reason) => self.crew.failed(id, &reason),
             Report::Handover(state) => self.crew.pass_on(id, state, descriptors),
             Report::Quiet => self.crew.quiet(id),
             Report::Done => self.crew.dismiss(id),
@@ -186,29 +197,41 @@ impl Supervisor {
     }
 
     /// A build that was found sound does not serve after all.
-    fn refuse(&mut self, module: &str, generation: u64, reason: &str) {
+    fn refuse(&mut self, module: &str, generation: u64, reason: &str) -> Result<(), Failure> {
         if let Some(previous) = self.modules.refuse(module, generation, reason) {
             // A worker that has it already would go on with it.
             self.crew.replace_those_with(module, generation, &self.modules);
             self.crew.tell_of(previous);
         }
+        if self.announced {
+            return Ok(());
+        }
+        startup::require_root(&self.config, &self.modules)
+            .map_err(|error| Failure { exit: Exit::RootApplication, error })
     }
 
     fn on_end(&mut self, id: WorkerId, status: std::io::Result<ExitStatus>) -> Result<(), Failure> {
         let Some(worker) = self.crew.remove(id) else { return Ok(()) };
         let how = startup::describe_end(&status);
-        if let Some((module, generation)) = worker.loading().filter(|_| !self.stopping) {
-            // It was in the module's constructor or init, which had passed the check.
+        if let Some((module, generation)) = worker.loading().filter(|_| worker.is_active() && !self.stopping) {
             let (module, generation) = (module.to_owned(), generation);
-            self.refuse(&module, generation, &format!("the worker that loaded it {how}"));
-        } else if worker.phase == Phase::Booting && !self.announced && !self.stopping {
+            if startup::was_killed(&status) && !self.modules.suspect(&module, generation) {
+                let pid = worker.pid();
+                tracing::error!(
+                    "worker {pid} {how} while it had to load {module} generation {generation}; trying again"
+                );
+            } else {
+                // It was in the module's constructor or init, which had passed the check.
+                self.refuse(&module, generation, &format!("the worker that loaded it {how}"))?;
+            }
+        } else if matches!(worker.phase, Phase::Booting | Phase::Opening) && !self.announced && !self.stopping {
             let error = anyhow::anyhow!("a worker {how} before it could serve");
             return Err(Failure { exit: Exit::Worker, error });
         } else if !worker.is_expected_to_end() {
             tracing::error!("worker {} {how}; what it had in flight is lost", worker.pid());
         }
-        if !self.stopping && matches!(worker.phase, Phase::Booting | Phase::Serving) {
-            self.crew.rehire(&worker, &self.modules);
+        if !self.stopping && worker.is_active() {
+            self.crew.rehire(id, &worker, &self.modules);
         }
         Ok(())
     }
@@ -233,12 +256,19 @@ impl Supervisor {
     }
 }
 
-fn listen(config: &Config) -> anyhow::Result<Vec<(OwnedFd, Address)>> {
+/// How many descriptors this process or a worker may need: on its way to another worker a connection has up to three,
+/// and all of them may be under way at once.
+fn descriptors_max(config: &Config) -> u64 {
+    3 * config.limits.connections_max as u64 + DESCRIPTORS_BESIDE_CONNECTIONS
+}
+
+fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    for bind in &config.bind {
+    let (inherited, other): (Vec<_>, Vec<_>) = config.bind.iter().partition(|bind| matches!(bind, Bind::Inherited(_)));
+    for bind in inherited.into_iter().chain(other) {
         let socket = socket::listen(bind)?;
         let address = socket::local_address(socket.as_fd()).context("a listener does not tell its address")?;
-        listeners.push((socket, address));
+        listeners.push(Listener { socket, address, _file: SocketFile::of(bind) });
     }
     Ok(listeners)
 }
@@ -274,6 +304,9 @@ fn forward_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(forward)?;
     Ok(())
 }
+
+/// For everything but connections: modules may open files of their own.
+const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 1024;
 
 /// How long the constructor and `init` of a build may take when it is tried.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);

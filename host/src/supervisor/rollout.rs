@@ -23,12 +23,14 @@ pub(super) struct Modules {
 pub(super) struct Module {
     /// The build that is to answer.
     pub(super) build: Option<Arc<Kept>>,
-    /// The one before, for the case that the new one cannot be loaded to serve.
+    /// The last one that did answer, for the case that the new one cannot be loaded to serve.
     previous: Option<Arc<Kept>>,
     /// Why the newest build is not used.
     pub(super) refused: Option<(PathBuf, String)>,
     /// How to build it.
     pub(super) hint: Option<String>,
+    /// The build that a worker was loading when somebody killed it.
+    suspected: Option<u64>,
 }
 
 /// A build whose private copy is removed when nobody needs it any more: not even to name the line of a crash.
@@ -56,9 +58,14 @@ impl Modules {
             Notice::Scanned { .. } => Change::None,
             Notice::Sound(build) => {
                 let build = Arc::new(Kept(build));
+                let unproven = self.rollouts.iter().any(|rollout| rollout.build.module == build.module);
                 let module = self.modules.entry(build.module.clone()).or_default();
                 let first = module.build.is_none();
-                module.previous = std::mem::replace(&mut module.build, Some(Arc::clone(&build)));
+                let before = module.build.replace(Arc::clone(&build));
+                // What is itself still on its way is nothing to fall back to.
+                if !unproven {
+                    module.previous = before;
+                }
                 module.refused = None;
                 module.hint = None;
                 // What is overtaken is never announced: it may answer no more when its line is read.
@@ -88,6 +95,20 @@ impl Modules {
                 tracing::info!("removed {module}: its files are gone");
                 Change::Remove(module)
             }
+        }
+    }
+
+    /// A worker was killed from outside while it was told to load this build. The first time that says little of the
+    /// build; true if it happens again.
+    pub(super) fn suspect(&mut self, name: &str, generation: u64) -> bool {
+        let Some(module) = self.modules.get_mut(name) else { return false };
+        module.suspected.replace(generation) == Some(generation)
+    }
+
+    /// A worker has loaded this build.
+    pub(super) fn loaded(&mut self, name: &str, generation: u64) {
+        if let Some(module) = self.modules.get_mut(name) {
+            module.suspected.take_if(|suspected| *suspected == generation);
         }
     }
 

@@ -114,6 +114,11 @@ fn found(modules: &Modules) -> String {
     if names.is_empty() { "it has no module".to_owned() } else { format!("found: {}", names.join(", ")) }
 }
 
+/// Whether somebody else ended the process: the system when memory ran out, or a person.
+pub(super) fn was_killed(status: &io::Result<ExitStatus>) -> bool {
+    status.as_ref().is_ok_and(|status| status.signal() == Some(signal_hook::consts::SIGKILL))
+}
+
 /// How a process ended, as the end of a sentence about it.
 pub(super) fn describe_end(status: &io::Result<ExitStatus>) -> String {
     match status {

@@ -82,7 +82,7 @@ mod tests {
         std::thread::scope(|scope| {
             for sender in 0..SENDERS {
                 let inbox = &inbox;
-                scope.spawn(move || (0..EACH).for_each(|n| drop(inbox.push((sender, n)))));
+                scope.spawn(move || (0..EACH).for_each(|n| _ = inbox.push((sender, n))));
             }
             while got.len() < SENDERS * EACH {
                 inbox.take(&mut got);

@@ -10,8 +10,8 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ impl From<SocketAddrAny> for Address {
     }
 }
 
-/// Opens a listening socket, close-on-exec and non-blocking.
+/// Opens a listening socket, close-on-exec and non-blocking. Inherited ones are taken over, before any other is opened:
+/// else one of those might have the number.
 ///
 /// # Errors
 /// The address cannot be bound; the message names it and what to do.
@@ -98,12 +99,46 @@ pub fn listen(bind: &Bind) -> anyhow::Result<OwnedFd> {
             if !sockopt::socket_acceptconn(&socket).unwrap_or(false) {
                 bail!("fd:{number} is not a listening socket");
             }
+            // Children would inherit the number, and the socket would go on listening when we have stopped.
+            // SAFETY: under it is a listening socket, and the caller has opened none of those yet, so nobody owns it.
+            drop(unsafe { OwnedFd::from_raw_fd(*number) });
             rustix::io::ioctl_fionbio(&socket, true)?;
             return Ok(socket);
         }
     };
-    net::listen(&socket, BACKLOG).with_context(|| "cannot listen")?;
+    // Between two servers that start at once, only this tells who was first.
+    net::listen(&socket, BACKLOG)
+        .map_err(|error| anyhow!("cannot listen on {bind}: {error}; choose another with --bind"))?;
     Ok(socket)
+}
+
+/// The file of a Unix socket that was bound here. Dropping it removes the file, unless another server's has taken its
+/// place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// The file that a fresh socket was bound to; none if that is a TCP socket, or was inherited.
+    pub fn of(bind: &Bind) -> Option<SocketFile> {
+        let Bind::Unix(path) = bind else { return None };
+        identity(path).map(|identity| SocketFile { path: path.clone(), identity })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path) == Some(self.identity) {
+            // It fails if the folder has become read-only; the next server knows a dead socket.
+            _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Removes the socket file of a server that is gone; that of a living one is an error.

@@ -1,11 +1,12 @@
 //! `host check FILE…`: says of each file whether it would be loaded, how, and if not, why.
 
-use super::checker::{self, Verdict};
+use super::checker::{self as process, Verdict};
 use super::private::{self, Inputs};
 use super::take::NotTaken;
 use crate::handler::check::{ReloadClass, Report};
 use abi::ffi::{HOST_BLOCKING, HOST_NOT_THREAD_SAFE, HOST_STREAM_INPUT};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -15,15 +16,20 @@ use std::time::{Duration, Instant};
 pub fn command(files: &[PathBuf]) -> ExitCode {
     let mut all_sound = true;
     for file in files {
-        match check(file) {
-            Ok(report) => print!("{}", describe(file, &report)),
-            Err(reason) => {
-                all_sound = false;
-                println!("{}\n  will not load: it {reason}", file.display());
-            }
-        }
+        let (is_sound, text) = check_file(Path::new("/proc/self/exe"), file);
+        all_sound &= is_sound;
+        // A reader that has seen enough is no failure of the check.
+        let _ = std::io::stdout().write_all(text.as_bytes());
     }
     if all_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Checks one file, with the executable that becomes the checker process: whether it is sound, and what to print.
+pub fn check_file(checker: &Path, file: &Path) -> (bool, String) {
+    match check(checker, file) {
+        Ok(report) => (true, describe(file, &report)),
+        Err(reason) => (false, format!("{}\n  will not load: it {reason}\n", file.display())),
+    }
 }
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,13 +37,14 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a file that is being written is waited for.
 const WRITER_PATIENCE: Duration = Duration::from_secs(5);
 
-fn check(file: &Path) -> Result<Report, String> {
+fn check(checker: &Path, file: &Path) -> Result<Report, String> {
+    let file = std::path::absolute(file).map_err(|error| format!("cannot be found: {error}"))?;
     let folder = tempfile::tempdir().map_err(|error| format!("cannot be copied to a temporary folder: {error}"))?;
     let deadline = Instant::now() + WRITER_PATIENCE;
     let mut attempt = 0;
     let taken = loop {
         attempt += 1;
-        match private::take(file, &folder.path().join(attempt.to_string()), &mut Inputs::new()) {
+        match private::take(&file, &folder.path().join(attempt.to_string()), &mut Inputs::new()) {
             Ok(taken) => break taken,
             Err(NotTaken::Failed(reason)) => return Err(reason),
             Err(NotTaken::Missing) => return Err("does not exist".into()),
@@ -47,8 +54,7 @@ fn check(file: &Path) -> Result<Report, String> {
             Err(NotTaken::Later(rest)) => std::thread::sleep(rest.max(Duration::from_millis(5))),
         }
     };
-    let program = Path::new("/proc/self/exe");
-    match checker::run(program, &taken.copy, &[], CHECK_TIMEOUT, &AtomicBool::new(false)) {
+    match process::run(checker, &taken.copy, &[], CHECK_TIMEOUT, &AtomicBool::new(false)) {
         Verdict::Reported(Report { error: Some(reason), .. }) | Verdict::Failed(reason) => Err(reason),
         Verdict::Reported(report) => Ok(report),
         Verdict::Cancelled => Err("was not checked".into()),
@@ -81,7 +87,9 @@ fn describe(file: &Path, report: &Report) -> String {
 
 fn exports(symbols: &[String]) -> String {
     const SHOWN: usize = 12;
-    let shown = symbols.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    // What a compiler exports for itself, such as C++'s mangled names, is nobody's application.
+    let symbols: Vec<&str> = symbols.iter().map(String::as_str).filter(|name| !name.starts_with('_')).collect();
+    let shown = symbols[..symbols.len().min(SHOWN)].join(", ");
     match symbols.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),

@@ -7,14 +7,16 @@
 mod cargo;
 mod checker;
 mod command;
+mod first;
 mod job;
 mod lookup;
+mod module;
 mod pipeline;
 mod private;
 mod take;
 mod watcher;
 
-pub use command::command;
+pub use command::{check_file, command};
 
 use crate::handler::check::Report;
 use anyhow::{Context as _, bail};

@@ -3,12 +3,14 @@
 //! Steps: sleep until a message or the next thing that is due, look, compare with what is settled, start jobs for what
 //! changed and is ready, settle what jobs bring back. Only a job copies or checks, so this thread is always free to look.
 
+use super::first::{FirstLook, Refusal};
 use super::job::{self, Job, Outcome};
 use super::lookup::{Candidate, Look, Lookup};
-use super::private::{self, Inputs};
-use super::take::{self, NotTaken, Stamp};
+use super::module::{Module, RETRY_FIRST, RETRY_LAST, Running, Told};
+use super::private;
+use super::take::NotTaken;
 use super::watcher::Watcher;
-use super::{Build, Found, Notice, Options};
+use super::{Build, Notice, Options};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,7 +43,8 @@ pub struct Pipeline {
     /// Whether a hint is in the inbox, or was taken from it and not looked at yet: one is enough.
     hinted: Arc<AtomicBool>,
     modules: BTreeMap<String, Module>,
-    first: First,
+    /// None once its last notice was given.
+    first: Option<FirstLook>,
     look_due: Option<Instant>,
     /// When the last look began and ended.
     look_began: Instant,
@@ -50,81 +53,8 @@ pub struct Pipeline {
     running_max: usize,
 }
 
-/// One module, from its first sight until the end: its generation numbers are not reused when it is gone.
-#[derive(Default)]
-struct Module {
-    /// What the last job decided about, sound or not.
-    settled: Option<Settled>,
-    /// A change that waits until it is ready.
-    pending: Option<Pending>,
-    job: Option<Running>,
-    generations: u64,
-    /// Take it even if it did not change.
-    force: bool,
-    absent_since: Option<Instant>,
-    told: Told,
-}
-
-struct Settled {
-    source: PathBuf,
-    inputs: Inputs,
-    libraries: Vec<PathBuf>,
-}
-
-struct Pending {
-    source: PathBuf,
-    note: String,
-    inputs: Inputs,
-    seen: Instant,
-    retry: Instant,
-    backoff: Duration,
-}
-
-struct Running {
-    pending: Pending,
-    started: Instant,
-    cancel: Arc<AtomicBool>,
-}
-
-/// What the owner knows of a module.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Told {
-    #[default]
-    Nothing,
-    NotBuilt,
-    /// Sound or refused.
-    Build,
-}
-
-/// The first look, until each of its modules has had its notice.
-enum First {
-    Ahead,
-    /// `plain`: refused files without an application, which may turn out to be another module's library.
-    Awaiting {
-        modules: BTreeSet<String>,
-        found: Vec<Found>,
-        plain: Vec<(String, PathBuf, String)>,
-        deadline: Instant,
-    },
-    Done,
-}
-
-/// cargo deletes before it creates, so what is absent for a shorter time is on its way.
-const ABSENCE: Duration = Duration::from_secs(1);
-
 /// How often everything is looked at without a hint: for file systems that give none, and for lost ones.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A writer that is not done is asked again after this, then after twice as long, and so on up to the second.
-const RETRY_FIRST: Duration = Duration::from_millis(2);
-const RETRY_LAST: Duration = Duration::from_millis(50);
-
-/// A check that has run for this long is given up for a newer build. Shorter ones may end: somebody who builds all the
-/// time must still get one through.
-const CHECK_KEPT: Duration = Duration::from_millis(250);
-
-/// How long the first look waits for files that are being written.
-const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Pipeline {
     /// A pipeline that has not looked yet.
@@ -144,15 +74,6 @@ impl Pipeline {
                 }
             })
         });
-        let watcher = watcher.and_then(|created| {
-            let warn = |error: &notify::Error| {
-                tracing::warn!(
-                    "cannot watch folders: {error}; changes are found every {} s (raise fs.inotify.max_user_instances)",
-                    POLL_INTERVAL.as_secs()
-                );
-            };
-            created.inspect_err(warn).ok()
-        });
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Pipeline {
             lookup: Lookup::new(options.handlers.clone()),
@@ -161,11 +82,11 @@ impl Pipeline {
             messages,
             inbox,
             notice,
-            watcher,
+            watcher: watcher.flatten(),
             hinted,
             modules: BTreeMap::new(),
-            first: First::Ahead,
-            look_due: Some(Instant::now()),
+            first: None,
+            look_due: None,
             look_began: Instant::now(),
             looked: Instant::now(),
             running: 0,
@@ -176,7 +97,13 @@ impl Pipeline {
 
     /// Runs until it is told to stop.
     pub fn run(mut self) {
+        let Look { modules, folders } = self.lookup.look();
+        self.first = Some(FirstLook::new(&modules));
+        self.consider(&modules, folders, Instant::now());
         loop {
+            self.start_jobs();
+            self.cancel_outdated();
+            self.end_first_look();
             let now = Instant::now();
             let message = match self.next_due(now) {
                 Some(due) => self.inbox.recv_timeout(due.saturating_duration_since(now)),
@@ -195,9 +122,6 @@ impl Pipeline {
             if self.next_look().is_some_and(|due| due <= Instant::now()) {
                 self.look();
             }
-            self.start_jobs();
-            self.cancel_outdated();
-            self.end_first_look();
         }
     }
 
@@ -211,8 +135,7 @@ impl Pipeline {
     fn next_look(&self) -> Option<Instant> {
         let poll = self.options.reload.then(|| self.looked + POLL_INTERVAL);
         // What was due before the last look began has had its look.
-        let absent = self.modules.values().filter_map(|module| module.absent_since.map(|since| since + ABSENCE));
-        let absent = absent.filter(|due| *due > self.look_began);
+        let absent = self.modules.values().filter_map(Module::absence_due).filter(|due| *due > self.look_began);
         self.look_due.into_iter().chain(poll).chain(absent).min()
     }
 
@@ -221,10 +144,7 @@ impl Pipeline {
         let retries = self.modules.values().filter(|module| free && module.job.is_none());
         let retries = retries.filter_map(|module| Some(module.pending.as_ref()?.retry));
         let cancels = self.modules.values().filter_map(Module::cancel_due).filter(|due| *due > now);
-        let first = match &self.first {
-            First::Awaiting { deadline, .. } if *deadline > now => Some(*deadline),
-            _ => None,
-        };
+        let first = self.first.as_ref().map(|first| first.deadline).filter(|deadline| *deadline > now);
         self.next_look().into_iter().chain(retries).chain(cancels).chain(first).min()
     }
 
@@ -233,19 +153,23 @@ impl Pipeline {
         // Cleared before looking: what changes from here on gives a new hint.
         self.hinted.store(false, Ordering::Release);
         let began = Instant::now();
-        let Look { modules: found, mut folders } = self.lookup.look();
-        if matches!(self.first, First::Ahead) {
-            self.begin_first_look(&found);
-        }
-        for module in found.keys().filter(|module| !self.modules.contains_key(*module)).cloned().collect::<Vec<_>>() {
-            self.modules.insert(module, Module::default());
+        let Look { modules, folders } = self.lookup.look();
+        self.consider(&modules, folders, began);
+    }
+
+    /// Compares what a look found with what is known, and watches where it looked.
+    fn consider(&mut self, found: &BTreeMap<String, Candidate>, mut folders: BTreeSet<PathBuf>, began: Instant) {
+        for name in found.keys() {
+            if !self.modules.contains_key(name) {
+                self.modules.insert(name.clone(), Module::default());
+            }
         }
         let mut notices = Vec::new();
         for (name, module) in &mut self.modules {
             module.consider(name, found.get(name), began, &mut notices);
             let inputs = module.settled.iter().flat_map(|settled| settled.inputs.keys());
-            folders
-                .extend(inputs.filter_map(|input| input.parent()).filter(|parent| parent.is_dir()).map(Path::to_owned));
+            let parents = inputs.filter_map(|input| input.parent()).filter(|parent| parent.is_dir());
+            folders.extend(parents.map(Path::to_owned));
         }
         (self.look_began, self.looked) = (began, Instant::now());
         for notice in notices {
@@ -279,8 +203,8 @@ impl Pipeline {
                     continue;
                 }
                 Err(NotTaken::Failed(reason)) => {
-                    refused.push((name.clone(), pending.source.clone(), reason));
-                    module.settled = Some(pending.settle(Vec::new()));
+                    refused.push(Refusal { module: name.clone(), file: pending.source.clone(), reason });
+                    module.settled = Some(pending.settle());
                     continue;
                 }
             }
@@ -289,6 +213,7 @@ impl Pipeline {
             let job = Job {
                 module: name.clone(),
                 source: pending.source.clone(),
+                inputs: pending.inputs.clone(),
                 number: module.generations + 1,
                 checker: self.checker.clone(),
                 options: self.options.clone(),
@@ -304,9 +229,7 @@ impl Pipeline {
             module.job = Some(Running { pending, started, cancel });
             self.running += 1;
         }
-        for (module, file, reason) in refused {
-            self.tell(Notice::Refused { module, file, reason });
-        }
+        refused.into_iter().for_each(|refusal| self.tell(refusal.into()));
     }
 
     fn finish(&mut self, name: &str, outcome: Outcome) {
@@ -334,7 +257,7 @@ impl Pipeline {
                     steps,
                 };
                 pending.inputs = taken.inputs;
-                module.settled = Some(pending.settle(taken.libraries));
+                module.settled = Some(pending.settle());
                 tracing::debug!("{name} generation {} is sound: {steps:?}", build.generation);
                 self.tell(Notice::Sound(build));
             }
@@ -344,8 +267,8 @@ impl Pipeline {
                 if inputs.contains_key(&file) {
                     pending.inputs = inputs;
                 }
-                module.settled = Some(pending.settle(Vec::new()));
-                self.refuse(name.to_owned(), file, reason, plain);
+                module.settled = Some(pending.settle());
+                self.refuse(Refusal { module: name.to_owned(), file, reason }, plain);
             }
             Outcome::NotReady(rest) => {
                 pending.postpone(rest);
@@ -356,24 +279,22 @@ impl Pipeline {
     }
 
     /// A file that has no application and that another module needs is no module, and nobody wants to read that it is a
-    /// bad one. At the first look the other module may come later.
-    fn refuse(&mut self, module: String, file: PathBuf, reason: String, plain: bool) {
-        if plain && self.is_library(&file) {
-            return tracing::debug!("{} is a library of other modules", file.display());
+    /// bad one. At the first look, the other module may come later.
+    fn refuse(&mut self, refusal: Refusal, plain: bool) {
+        if plain && let Some(first) = &mut self.first {
+            return first.defer(refusal);
         }
-        match &mut self.first {
-            First::Awaiting { modules, plain: doubtful, .. } if plain => {
-                modules.remove(&module);
-                doubtful.push((module, file, reason));
-            }
-            _ => self.tell(Notice::Refused { module, file, reason }),
+        if plain && self.is_library(&refusal.file) {
+            return tracing::debug!("{} is a library of modules", refusal.file.display());
         }
+        self.tell(refusal.into());
     }
 
     fn is_library(&self, file: &Path) -> bool {
         let folder = file.parent().and_then(|folder| folder.canonicalize().ok());
         let Some(real) = folder.zip(file.file_name()).map(|(folder, name)| folder.join(name)) else { return false };
-        self.modules.values().filter_map(|module| module.settled.as_ref()).any(|known| known.libraries.contains(&real))
+        let others = self.modules.values().filter_map(|module| module.settled.as_ref());
+        others.filter(|other| other.source != file).any(|other| other.inputs.contains_key(&real))
     }
 
     fn cancel_outdated(&mut self) {
@@ -387,41 +308,29 @@ impl Pipeline {
         }
     }
 
-    fn begin_first_look(&mut self, found: &BTreeMap<String, Candidate>) {
-        let modules = found.keys().cloned().collect();
-        let found = found.iter().map(|(module, candidate)| match candidate {
-            Candidate::File { path, note } => {
-                Found { module: module.clone(), file: Some(path.clone()), note: note.clone() }
-            }
-            Candidate::NotBuilt { .. } => Found { module: module.clone(), file: None, note: String::new() },
-        });
-        let found = found.collect();
-        let deadline = Instant::now() + FIRST_PATIENCE;
-        self.first = First::Awaiting { modules, found, plain: Vec::new(), deadline };
-    }
-
     fn end_first_look(&mut self) {
-        let First::Awaiting { modules, deadline, .. } = &mut self.first else { return };
+        let Some(first) = &mut self.first else { return };
         // A module that vanished before anything was told of it is nobody's.
-        modules.retain(|name| self.modules.get(name).is_some_and(|m| m.pending.is_some() || m.job.is_some()));
-        if Instant::now() >= *deadline {
-            let busy = modules.iter().filter_map(|name| Some((name, self.modules.get(name)?.pending.as_ref()?)));
-            let busy: Vec<_> = busy.map(|(name, pending)| (name.clone(), pending.source.clone())).collect();
-            for (module, file) in busy {
-                let reason = "is still open for writing; it will be loaded when its writer closes it".into();
-                self.tell(Notice::Refused { module, file, reason });
-            }
+        first.awaited.retain(|name| self.modules.get(name).is_some_and(|m| m.pending.is_some() || m.job.is_some()));
+        if Instant::now() >= first.deadline {
+            let busy = first.awaited.iter().filter_map(|name| Some((name, self.modules.get(name)?.pending.as_ref()?)));
+            let busy: Vec<Refusal> = busy
+                .map(|(module, pending)| Refusal {
+                    module: module.clone(),
+                    file: pending.source.clone(),
+                    reason: "is still open for writing; it will be loaded when its writer closes it".into(),
+                })
+                .collect();
+            busy.into_iter().for_each(|refusal| self.tell(refusal.into()));
         }
-        let First::Awaiting { modules, .. } = &self.first else { return };
-        if !modules.is_empty() {
+        let Some(FirstLook { mut found, doubtful, .. }) = self.first.take_if(|first| first.awaited.is_empty()) else {
             return;
-        }
-        let First::Awaiting { mut found, plain, .. } = std::mem::replace(&mut self.first, First::Done) else { return };
-        for (module, file, reason) in plain {
-            if self.is_library(&file) {
-                found.retain(|found| found.module != module);
+        };
+        for refusal in doubtful {
+            if self.is_library(&refusal.file) {
+                found.retain(|found| found.module != refusal.module);
             } else {
-                self.tell(Notice::Refused { module, file, reason });
+                self.tell(refusal.into());
             }
         }
         self.tell(Notice::Scanned { modules: found });
@@ -438,8 +347,8 @@ impl Pipeline {
         if let Some(module) = self.modules.get_mut(name) {
             module.told = told;
         }
-        if let First::Awaiting { modules, .. } = &mut self.first {
-            modules.remove(name);
+        if let Some(first) = &mut self.first {
+            first.awaited.remove(name);
         }
         (self.notice)(notice);
     }
@@ -463,137 +372,8 @@ impl Pipeline {
     }
 }
 
-impl Module {
-    /// Compares what a look found with what is known. `now`: when the look began.
-    fn consider(&mut self, name: &str, candidate: Option<&Candidate>, now: Instant, notices: &mut Vec<Notice>) {
-        if let Some(Candidate::File { path, note }) = candidate {
-            if !self.falls_back_to(path) {
-                self.absent_since = None;
-                return self.compare(path, note, now);
-            }
-            if self.is_absent(now) {
-                return self.compare(path, note, now);
-            }
-            self.pending = None;
-            return;
-        }
-        self.pending = None;
-        let module = name.to_owned();
-        if self.told != Told::Build
-            && let Some(Candidate::NotBuilt { hint }) = candidate
-        {
-            self.absent_since = None;
-            if self.told == Told::Nothing && self.job.is_none() {
-                self.told = Told::NotBuilt;
-                notices.push(Notice::NotBuilt { module, hint: hint.clone() });
-            }
-            return;
-        }
-        if self.told == Told::Nothing {
-            // A library of other modules, or a file that came and went before it could be checked.
-            self.settled = None;
-            self.absent_since = None;
-            return;
-        }
-        if !self.is_absent(now) {
-            return;
-        }
-        self.absent_since = None;
-        self.settled = None;
-        self.told = Told::Nothing;
-        if let Some(job) = &self.job {
-            job.cancel.store(true, Ordering::Relaxed);
-        }
-        notices.push(Notice::Gone { module: module.clone() });
-        if let Some(Candidate::NotBuilt { hint }) = candidate {
-            self.told = Told::NotBuilt;
-            notices.push(Notice::NotBuilt { module, hint: hint.clone() });
-        }
-    }
-
-    /// Whether `path` only answers because the file that answered so far is away: cargo has deleted the debug build to
-    /// make it anew, and an older release build is not what anybody asked for.
-    fn falls_back_to(&self, path: &Path) -> bool {
-        let Some(settled) = &self.settled else { return false };
-        if settled.source == path || settled.source.exists() {
-            return false;
-        }
-        let before = settled.inputs.get(&settled.source).copied().flatten();
-        before.zip(Stamp::of(path)).is_some_and(|(before, after)| after.modified <= before.modified)
-    }
-
-    /// Whether the file that answered has been away for long enough to be gone.
-    fn is_absent(&mut self, now: Instant) -> bool {
-        now.duration_since(*self.absent_since.get_or_insert(now)) >= ABSENCE
-    }
-
-    fn compare(&mut self, path: &Path, note: &str, now: Instant) {
-        let settled = self.settled.as_ref().filter(|settled| settled.source == path);
-        let mut inputs: Inputs = settled.map(|settled| settled.inputs.clone()).unwrap_or_default();
-        inputs.insert(path.to_owned(), None);
-        for (input, stamp) in &mut inputs {
-            *stamp = Stamp::of(input);
-        }
-        let main = inputs[path];
-        let is_settled = settled.is_some_and(|settled| settled.inputs == inputs);
-        let is_running = self
-            .job
-            .as_ref()
-            .is_some_and(|job| job.pending.source == path && job.pending.inputs.get(path).copied().flatten() == main);
-        if !self.force && (is_settled || is_running) {
-            self.pending = None;
-            return;
-        }
-        match &mut self.pending {
-            Some(pending) if pending.source == path && pending.inputs == inputs => pending.retry = now,
-            pending => {
-                *pending = Some(Pending {
-                    source: path.to_owned(),
-                    note: note.to_owned(),
-                    inputs,
-                    seen: now,
-                    retry: now,
-                    backoff: RETRY_FIRST,
-                });
-            }
-        }
-    }
-
-    /// When a running job has had its chance against the change that waits behind it.
-    fn cancel_due(&self) -> Option<Instant> {
-        let job = self.job.as_ref().filter(|job| !job.cancel.load(Ordering::Relaxed))?;
-        self.pending.as_ref().map(|_| job.started + CHECK_KEPT)
-    }
-}
-
-impl Pending {
-    /// Whether everything that is known to go into the build can be copied now.
-    fn ready(&mut self) -> Result<(), NotTaken> {
-        for (path, stamp) in &mut self.inputs {
-            let now = Stamp::of(path);
-            if *stamp != now {
-                *stamp = now;
-                self.seen = Instant::now();
-            }
-            if now.is_none() {
-                if *path == self.source {
-                    return Err(NotTaken::Missing);
-                }
-                continue;
-            }
-            take::ready(path, self.seen)?;
-        }
-        Ok(())
-    }
-
-    /// `rest`: how long it certainly takes; zero if that is the writer's to know.
-    fn postpone(&mut self, rest: Duration) {
-        let wait = if rest.is_zero() { self.backoff } else { rest };
-        self.backoff = (2 * self.backoff).min(RETRY_LAST);
-        self.retry = Instant::now() + wait;
-    }
-
-    fn settle(self, libraries: Vec<PathBuf>) -> Settled {
-        Settled { source: self.source, inputs: self.inputs, libraries }
+impl From<Refusal> for Notice {
+    fn from(Refusal { module, file, reason }: Refusal) -> Notice {
+        Notice::Refused { module, file, reason }
     }
 }
