@@ -232,7 +232,9 @@ impl Connection {
         if situation.settings.config.trace {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }
-        if head.path() != "*" && let Err(reject) = request.path.parse_into(head.path()) {
+        if head.path() != "*"
+            && let Err(reject) = request.path.parse_into(head.path())
+        {
             return self.reject(reject, situation);
         }
         let framing = head.framing();
