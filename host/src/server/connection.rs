@@ -245,7 +245,6 @@ impl Connection {
         if situation.settings.config.trace {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }
-        request.input.clear();
         if head.path() != "*"
             && let Err(reject) = request.path.parse_into(head.path())
         {
@@ -430,6 +429,10 @@ impl Connection {
     fn finish_response(&mut self) -> Option<Step> {
         let (goes_on, received) = (self.goes_on(), self.is_received());
         self.decoder = None;
+        if let Some(request) = &mut self.request {
+            // Content that lies in a file takes room on the disk until it is dropped.
+            request.input.clear();
+        }
         self.run = 0..0;
         if !goes_on {
             if received && self.traits.last && self.taken == self.input.len() {
