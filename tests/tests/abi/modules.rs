@@ -38,7 +38,8 @@ fn stop_waits_for_the_last_request_of_its_generation() {
     let mut client = server.connect();
     client.send(b"GET /life.so/stream HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     // The head and the first chunk; the second waits for a file.
-    while !String::from_utf8_lossy(&receive(&client)).contains("first") {}
+    let mut received = String::new();
+    receive_until(&client, &mut received, "first");
     compile_life(&site, &["-DANSWER=\"two\""]);
     server.wait_for_log("reloaded life generation 2", PATIENCE);
     // The other loop answers already with the new build.
@@ -49,20 +50,22 @@ fn stop_waits_for_the_last_request_of_its_generation() {
     assert!(life(&site).contains(&"init serve 2".to_owned()), "{:?}", life(&site));
     assert!(!life(&site).contains(&"stop".to_owned()), "{:?}", life(&site));
     site.write("life.log.go", "");
-    let mut rest = String::new();
-    while !rest.contains("last") {
-        rest.push_str(&String::from_utf8_lossy(&receive(&client)));
-    }
+    receive_until(&client, &mut received, "last");
     eventually("stop of the first build", PATIENCE, || life(&site).contains(&"stop".to_owned()).then_some(()));
     assert_eq!(server.stop().code(), Some(0));
     assert_eq!(life(&site).iter().filter(|line| *line == "stop").count(), 2);
 }
 
-fn receive(client: &Client) -> Vec<u8> {
+/// Reads until `expected` has come, and takes it and what comes before it off the front of `received`.
+fn receive_until(client: &Client, received: &mut String, expected: &str) {
     let mut buffer = [0; 4096];
-    let count = client.stream().read(&mut buffer).unwrap();
-    assert!(count > 0, "the server has closed");
-    buffer[..count].to_vec()
+    while !received.contains(expected) {
+        let count = client.stream().read(&mut buffer).unwrap_or_else(|error| panic!("{error} after {received:?}"));
+        assert!(count > 0, "the server has closed after {received:?}");
+        received.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    let end = received.find(expected).unwrap_or_default() + expected.len();
+    received.drain(..end);
 }
 
 fn start_serial(arguments: &[&str]) -> (Site, Server) {
@@ -90,45 +93,28 @@ fn a_module_that_is_not_thread_safe_is_called_one_at_a_time() {
 /// ended, the turns that nobody used kept everybody else out for ever.
 #[test]
 fn a_stream_that_waits_for_its_turn_asks_for_one_turn_only() {
-    let (site, server) = start_serial(&["--threads", "4", "--trace"]);
-    let hold = |name: &str| {
-        let mut client = server.connect();
-        client.send(format!("GET /serial.so/hold/{name} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
-        client
-    };
-    let entered = |name: &str| {
-        let file = site.path(&format!("gate.{name}.in"));
-        eventually("a call is in", PATIENCE, || file.exists().then_some(()));
-    };
-    let let_go = |name: &str| drop(site.write(&format!("gate.{name}.out"), ""));
-    // One call is in; a stream and another call wait, in this order.
-    let mut first = hold("first");
-    entered("first");
+    let (site, server) = start_serial(&["--threads", "4"]);
+    // A long stream is under way, and a call comes in between: now the stream waits for its turn to make a chunk.
     let mut stream = server.connect();
-    stream.send(b"GET /serial.so/stream HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    server.wait_for_log("< GET /serial.so/stream", PATIENCE);
-    let mut second = hold("second");
-    server.wait_for_log("< GET /serial.so/hold/second", PATIENCE);
-    // The stream gets its first chunk, then the other call is in, and the stream waits for its turn to make the next.
-    let_go("first");
-    entered("second");
-    let mut begun = Vec::new();
-    while !begun.ends_with(b"alone \r\n") {
-        begun.extend(receive(&stream));
-    }
+    stream.send(b"GET /serial.so/long HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut received = String::new();
+    receive_until(&stream, &mut received, "alone ");
+    let mut call = server.connect();
+    call.send(b"GET /serial.so/hold/call HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let entered = site.path("gate.call.in");
+    eventually("the call is in", PATIENCE, || entered.exists().then_some(()));
+    // Its client wakes it by sending more, byte by byte.
     for byte in b"GET /serial.so/whole HTTP/1.1\r\nHost: a\r\n\r\n".chunks(1) {
         stream.send(byte).unwrap();
     }
-    let_go("second");
-    while !begun.ends_with(b"0\r\n\r\n") && !begun.ends_with(b"alone") {
-        begun.extend(receive(&stream));
-    }
-    // The stream's connection idles. Everybody else still has turns.
+    site.write("gate.call.out", "");
+    assert_eq!(call.response().unwrap().text(), "held");
+    receive_until(&stream, &mut received, "\r\n0\r\n\r\n");
+    receive_until(&stream, &mut received, "\r\n\r\nalone");
+    // The stream's connection idles, and everybody else still has turns.
     for _ in 0..3 {
         assert_eq!(server.get("/serial.so/stream").text(), "alone alone alone ");
     }
-    assert_eq!(first.response().unwrap().text(), "held");
-    assert_eq!(second.response().unwrap().text(), "held");
 }
 
 fn start_streaming(arguments: &[&str]) -> (Site, Server) {
@@ -137,15 +123,6 @@ fn start_streaming(arguments: &[&str]) -> (Site, Server) {
     site.write("html/a.txt", "a");
     let server = site.start(arguments);
     (site, server)
-}
-
-/// Reads until what has come ends with `end`.
-fn receive_until(client: &Client, end: &str) -> String {
-    let mut received = String::new();
-    while !received.ends_with(end) {
-        received.push_str(&String::from_utf8_lossy(&receive(client)));
-    }
-    received
 }
 
 #[test]
@@ -157,12 +134,13 @@ fn content_can_be_read_as_it_arrives() {
     ] {
         let mut client = server.connect();
         client.send(format!("POST /streaming.so HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes()).unwrap();
+        let mut received = String::new();
         for (piece, echoed) in pieces.iter().zip(["ABC", "DEF", "GHI"]) {
             client.send(piece.as_bytes()).unwrap();
             // Each piece is answered before the next is sent.
-            receive_until(&client, &format!("3\r\n{echoed}\r\n"));
+            receive_until(&client, &mut received, &format!("3\r\n{echoed}\r\n"));
         }
-        receive_until(&client, "end: 0\r\n0\r\n\r\n");
+        receive_until(&client, &mut received, "end: 0\r\n0\r\n\r\n");
         // All content was read, so the connection goes on.
         assert_eq!(client.get("/a.txt").unwrap().text(), "a");
     }
@@ -173,10 +151,12 @@ fn lines_can_be_read_as_they_arrive() {
     let (_site, server) = start_streaming(&[]);
     let mut client = server.connect();
     client.send(b"POST /streaming.so/lines HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\none\ntw").unwrap();
-    receive_until(&client, "ONE\n\r\n");
+    let mut received = String::new();
+    receive_until(&client, &mut received, "ONE\n\r\n");
     client.send(b"o\nlast").unwrap();
-    let rest = receive_until(&client, "0\r\n\r\n");
-    assert!(rest.contains("TWO\n\r\n") && rest.contains("LAST\r\n"), "{rest}");
+    for expected in ["TWO\n\r\n", "LAST\r\n", "end: 0\r\n0\r\n\r\n"] {
+        receive_until(&client, &mut received, expected);
+    }
 }
 
 #[test]
@@ -184,9 +164,10 @@ fn content_can_be_read_while_the_body_is_made() {
     let (_site, server) = start_streaming(&[]);
     let mut client = server.connect();
     client.send(b"POST /streaming.so/next HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc").unwrap();
-    receive_until(&client, "ABC\r\n");
+    let mut received = String::new();
+    receive_until(&client, &mut received, "ABC\r\n");
     client.send(b"def").unwrap();
-    receive_until(&client, "DEF\r\n0\r\n\r\n");
+    receive_until(&client, &mut received, "DEF\r\n0\r\n\r\n");
 }
 
 #[test]

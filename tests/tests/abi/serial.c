@@ -1,5 +1,5 @@
-/* A module that must be called one at a time, and says "crowd" where it was not. /whole, /stream: as the names say.
- * /hold/NAME: makes the file GATE.NAME.in and waits for GATE.NAME.out. */
+/* A module that must be called one at a time, and says "crowd" where it was not. /whole: one chunk. /stream, /long: 3 and
+ * 10,000 of them. /hold/NAME: makes the file GATE.NAME.in and waits for GATE.NAME.out. */
 #include "host.h"
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -48,9 +48,10 @@ HOST_EXPORT host_body *application(host_env *env, host_start_response *start_res
         while (access(name, F_OK) != 0) usleep(2000);
         return env->bytes(env, HOST_STR("held"));
     }
-    if (strcmp(path.ptr, "/stream") == 0) {
+    if (strcmp(path.ptr, "/stream") == 0 || strcmp(path.ptr, "/long") == 0) {
         stream *self = env->alloc(env, sizeof *self);
         *self = (stream){{.size = sizeof self->body, .count = -1, .next = next, .close = close_stream}, 3};
+        if (path.ptr[1] == 'l') self->left = 10000;
         return alone() ? &self->body : env->bytes(env, HOST_STR("crowd"));
     }
     return env->bytes(env, alone() ? HOST_STR("alone") : HOST_STR("crowd"));

@@ -63,7 +63,7 @@ fn a_busy_address_is_named_with_the_remedy() {
     assert!(words.contains(&server.address().to_string()) && words.contains("--bind"), "{words}");
 }
 
-/// The names of the log lines of a server that stops.
+/// What the log says when a server begins to stop.
 const STOPPING: &str = "stopping";
 
 #[test]
@@ -142,46 +142,6 @@ fn a_signal_to_all_processes_stops_as_gracefully_as_one_to_the_first() {
     client.send(b"hello").unwrap();
     assert_eq!(client.response().unwrap().text(), "hello");
     assert_eq!(server.wait().code(), Some(0));
-}
-
-/// A new worker takes the connections over with what has been received of their requests, and nobody notices.
-#[test]
-fn connections_move_to_a_new_worker_wherever_they_are_in_a_request() {
-    let site = pages_and_mirror();
-    let server = site.start(&[]);
-    let content = "0123456789".repeat(20_000);
-    let length = content.len();
-    let chunk = format!("{length:x}\r\n{content}\r\n0\r\n\r\n");
-    let requests = [
-        ("GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "a"),
-        ("OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello".to_owned(), ""),
-        ("POST /mirror.so HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello".to_owned(), "hello"),
-        (format!("POST /mirror.so HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{content}"), &*content),
-        (format!("POST /mirror.so HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"), &*content),
-    ];
-    let mut waiting = Vec::new();
-    for (request, text) in &requests {
-        for split in [0, 1, request.len() / 3, request.len() / 2, request.len() - 3, request.len() - 1] {
-            let mut client = server.connect();
-            assert_eq!(client.get("/b.txt").unwrap().text(), "bb");
-            client.send(&request.as_bytes()[..split]).unwrap();
-            waiting.push((client, &request.as_bytes()[split..], *text));
-        }
-    }
-    for _ in 0..2 {
-        let before = tests::children(server.id());
-        server.signal(Signal::HUP);
-        eventually("another worker", PATIENCE, || {
-            let now = tests::children(server.id());
-            (!now.is_empty() && now.iter().all(|worker| !before.contains(worker))).then_some(())
-        });
-    }
-    for (mut client, rest, text) in waiting {
-        client.send(rest).unwrap();
-        let response = client.response().unwrap();
-        assert!(response.text() == text && !response.closes(), "{}", response.head);
-        assert_eq!(client.get("/b.txt").unwrap().text(), "bb");
-    }
 }
 
 #[test]
