@@ -258,9 +258,11 @@ pub fn binary() -> &'static Path {
 }
 
 fn build() -> PathBuf {
-    // target/PROFILE/deps/test-0123
-    let test = std::env::current_exe().expect("the test knows its own path");
-    let profile = test.ancestors().nth(2).expect("tests run from target/PROFILE/deps");
+    // Tests are target/PROFILE/deps/NAME-0123; other programs, as in bench/, are target/PROFILE/NAME.
+    let program = std::env::current_exe().expect("a program knows its own path");
+    let folder = program.parent().expect("cargo puts programs into folders");
+    let profile =
+        if folder.ends_with("deps") { folder.parent().expect("deps is in a profile's folder") } else { folder };
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut command = Command::new(cargo);
         command.args(["build", "--quiet", "--locked", "--package", "host", "--target-dir"]);

@@ -177,7 +177,9 @@ impl State {
 
     fn start(&mut self, status: &[u8], headers: &[host_header], exc_info: Option<&[u8]>) -> Result<(), String> {
         if let Some(message) = exc_info {
-            self.complain(&format!("start_response with exc_info: {}", String::from_utf8_lossy(message)));
+            if !message.is_empty() {
+                self.complain(&format!("start_response with exc_info: {}", String::from_utf8_lossy(message)));
+            }
             if self.committed {
                 self.aborted = true;
                 return Err("the head has been sent already; the connection is aborted".to_owned());

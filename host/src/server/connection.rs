@@ -232,8 +232,9 @@ impl Connection {
         if situation.settings.config.trace {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }
-        request.input.clear();
-        if head.path() != "*" && let Err(reject) = request.path.parse_into(head.path()) {
+        if head.path() != "*"
+            && let Err(reject) = request.path.parse_into(head.path())
+        {
             return self.reject(reject, situation);
         }
         let framing = head.framing();
@@ -405,6 +406,10 @@ impl Connection {
 
     fn finish_response(&mut self) -> Option<Step> {
         let received = self.decoder.take().is_none_or(|decoder| decoder.is_done()) && !self.rejected;
+        if let Some(request) = &mut self.request {
+            // Content that lies in a file takes room on the disk until it is dropped.
+            request.input.clear();
+        }
         self.run = 0..0;
         if !self.output.keep_alive || !received {
             if received && self.taken == self.input.len() {

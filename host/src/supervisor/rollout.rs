@@ -2,9 +2,9 @@
 
 use super::builds::{Build, Notice, Steps};
 use super::crew::Crew;
+use super::startup::relative;
 use crate::handler::check::ReloadClass;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Modules {
                 let module = self.modules.entry(name.clone()).or_default();
                 match &module.build {
                     Some(good) => {
-                        tracing::error!("kept {name} generation {}: {}: {reason}", good.generation, file.display());
+                        tracing::error!("kept {name} generation {}: {}: {reason}", good.generation, relative(&file));
                     }
                     None => tracing::error!("refused {name}: {}: {reason}", file.display()),
                 }
@@ -122,11 +122,11 @@ impl Modules {
         module.refused = Some((bad.source.clone(), reason.to_owned()));
         match &module.build {
             Some(good) => {
-                tracing::error!("kept {name} generation {}: {}: {reason}", good.generation, bad.source.display());
+                tracing::error!("kept {name} generation {}: {}: {reason}", good.generation, relative(&bad.source));
                 Some(Change::None)
             }
             None => {
-                tracing::error!("refused {name}: {}: {reason}", bad.source.display());
+                tracing::error!("refused {name}: {}: {reason}", relative(&bad.source));
                 Some(Change::Announce(name.to_owned()))
             }
         }
@@ -145,10 +145,15 @@ impl Modules {
             if announced {
                 let Steps { wait, copy, check } = build.steps;
                 let rollout = total.saturating_sub(wait + copy + check);
-                let [wait, copy, check, rollout] = [wait, copy, check, rollout].map(Milliseconds);
+                let [wait, copy, check, rollout] = [wait, copy, check, rollout].map(milliseconds);
                 tracing::info!(
-                    %wait, %copy, %check, %rollout,
-                    "{verb} {} generation {} in {ms} ms", build.module, build.generation,
+                    wait,
+                    copy,
+                    check,
+                    rollout,
+                    "{verb} {} generation {} in {ms} ms",
+                    build.module,
+                    build.generation,
                 );
             }
             if let Some(module) = modules.get_mut(&build.module) {
@@ -182,13 +187,9 @@ impl Kept {
     }
 }
 
-/// A duration in milliseconds with one decimal.
-struct Milliseconds(Duration);
-
-impl fmt::Display for Milliseconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1}", self.0.as_secs_f64() * 1e3)
-    }
+/// With one decimal.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e4).round() / 10.0
 }
 
 impl Deref for Kept {

@@ -143,7 +143,7 @@ fn index_page(html: &Path) -> Option<String> {
 }
 
 /// A path as people in this folder would write it.
-fn relative(path: &Path) -> String {
+pub(super) fn relative(path: &Path) -> String {
     let below = std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
     match below {
         Some(below) if path.is_dir() => Path::new(".").join(below).display().to_string(),

@@ -171,8 +171,9 @@ fn a_module_is_gone_after_a_while_and_keeps_its_numbers_if_it_returns() {
     stage.cc(&stage.handler("x.so"), &module("1"), &[]);
     stage.start();
     // Away for a moment is not gone: the next notice is the new build.
+    stage.cc(&stage.path("next"), &module("2"), &[]);
     fs::remove_file(stage.handler("x.so")).unwrap();
-    stage.cc(&stage.handler("x.so"), &module("2"), &[]);
+    fs::rename(stage.path("next"), stage.handler("x.so")).unwrap();
     assert_eq!(stage.sound("x").generation, 2);
     fs::remove_file(stage.handler("x.so")).unwrap();
     assert!(matches!(stage.next(), Notice::Gone { module } if module == "x"));
@@ -196,8 +197,9 @@ fn a_crate_is_built_rebuilt_and_cleaned() {
     let build = stage.version("x", "2");
     assert_eq!((build.source, build.note.as_str()), (debug.join("libx.so"), "newer than release"));
     // While cargo replaces the debug build, the older release build does not answer in its place.
+    stage.cc(&stage.path("next"), &module("3"), &[]);
     fs::remove_file(debug.join("libx.so")).unwrap();
-    stage.cc(&debug.join("libx.so"), &module("3"), &[]);
+    fs::rename(stage.path("next"), debug.join("libx.so")).unwrap();
     assert_eq!(stage.sound("x").report.version.as_deref(), Some("3"));
     // But it does when the debug build is gone for good.
     fs::remove_dir_all(&debug).unwrap();
@@ -217,9 +219,11 @@ fn folders_that_come_later_are_watched_too() {
     fs::create_dir_all(stage.handler("admin/deep")).unwrap();
     stage.cc(&stage.handler("admin/deep/x.so"), &module("1"), &[]);
     stage.version("admin/deep/x", "1");
+    // The whole folder is replaced by another one.
+    fs::create_dir_all(stage.path("next/admin/deep")).unwrap();
+    stage.cc(&stage.path("next/admin/deep/x.so"), &module("2"), &[]);
     fs::rename(&stage.options.handlers, stage.path("old")).unwrap();
-    fs::create_dir_all(stage.handler("admin/deep")).unwrap();
-    stage.cc(&stage.handler("admin/deep/x.so"), &module("2"), &[]);
+    fs::rename(stage.path("next"), &stage.options.handlers).unwrap();
     stage.version("admin/deep/x", "2");
     stage.cc(&stage.handler("admin/deep/x.so"), &module("3"), &[]);
     stage.version("admin/deep/x", "3");

@@ -151,3 +151,15 @@ fn unique_symbols_and_static_tls_are_reloaded_by_a_new_worker() {
     assert_eq!(build.report.class, ReloadClass::Replace);
     assert!(build.report.reasons[0].contains("static TLS"), "{:?}", build.report.reasons);
 }
+
+/// No Go compiler is needed to say what a Go library looks like: its linker leaves this section in every one, stripped or not.
+#[test]
+fn a_go_runtime_of_which_a_process_holds_one_is_reloaded_by_a_new_worker() {
+    let mut stage = Stage::new();
+    let go = "__attribute__((section(\".go.buildinfo\"), used)) static const char info[] = \"\\xff Go buildinf:\";
+              EXPORT void *application(void) { return 0; }";
+    stage.cc(&stage.handler("x.so"), go, &[]);
+    let build = first(&mut stage);
+    assert_eq!(build.report.class, ReloadClass::Replace);
+    assert!(build.report.reasons[0].contains("Go runtime"), "{:?}", build.report.reasons);
+}

@@ -87,7 +87,9 @@ fn describe(file: &Path, report: &Report) -> String {
 
 fn exports(symbols: &[String]) -> String {
     const SHOWN: usize = 12;
-    let shown = symbols.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    // What a compiler exports for itself, such as C++'s mangled names, is nobody's application.
+    let symbols: Vec<&str> = symbols.iter().map(String::as_str).filter(|name| !name.starts_with('_')).collect();
+    let shown = symbols[..symbols.len().min(SHOWN)].join(", ");
     match symbols.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),

@@ -19,6 +19,8 @@ pub struct Job {
     pub module: String,
     /// The user's file.
     pub source: PathBuf,
+    /// What is known to go into the build.
+    pub inputs: Inputs,
     /// The generation that it will be if it is sound.
     pub number: u64,
     /// The executable that becomes the checker process.
@@ -63,7 +65,7 @@ pub fn start(job: Job, messages: Sender<Message>) -> std::io::Result<()> {
 
 fn run(job: &Job) -> Outcome {
     let folder = job.options.runtime.join(folder_name(&job.module, job.number));
-    let mut inputs = Inputs::new();
+    let mut inputs = job.inputs.clone();
     let started = Instant::now();
     let taken = match private::take(&job.source, &folder, &mut inputs) {
         Ok(taken) => taken,

@@ -4,6 +4,7 @@ use super::Notice;
 use super::lookup::Candidate;
 use super::private::Inputs;
 use super::take::{self, NotTaken, Stamp};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,8 @@ pub struct Pending {
     pub inputs: Inputs,
     /// Since when it is in that state.
     pub seen: Instant,
+    /// Those that were there when the last decision was made.
+    had: BTreeSet<PathBuf>,
     /// When to ask next whether it is ready.
     pub retry: Instant,
     backoff: Duration,
@@ -166,10 +169,13 @@ impl Module {
         match &mut self.pending {
             Some(pending) if pending.source == path && pending.inputs == inputs => pending.retry = now,
             pending => {
+                let before = settled.iter().flat_map(|settled| &settled.inputs);
+                let had = before.filter(|(_, stamp)| stamp.is_some()).map(|(path, _)| path.clone()).collect();
                 *pending = Some(Pending {
                     source: path.to_owned(),
                     note: note.to_owned(),
                     inputs,
+                    had,
                     seen: now,
                     retry: now,
                     backoff: RETRY_FIRST,
@@ -199,13 +205,16 @@ impl Pending {
                 *stamp = now;
                 self.seen = Instant::now();
             }
-            if now.is_none() {
-                if *path == self.source {
-                    return Err(NotTaken::Missing);
-                }
-                continue;
+            match now {
+                Some(_) => take::ready(path, self.seen)?,
+                None if *path == self.source => return Err(NotTaken::Missing),
+                None if !self.had.contains(path) => {}
+                // A library that is being built anew is away for a moment, like any build.
+                None => match ABSENCE.checked_sub(self.seen.elapsed()) {
+                    Some(rest) if !rest.is_zero() => return Err(NotTaken::Later(rest)),
+                    _ => {}
+                },
             }
-            take::ready(path, self.seen)?;
         }
         Ok(())
     }

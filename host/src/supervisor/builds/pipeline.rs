@@ -74,15 +74,6 @@ impl Pipeline {
                 }
             })
         });
-        let watcher = watcher.and_then(|created| {
-            let warn = |error: &notify::Error| {
-                tracing::warn!(
-                    "cannot watch folders: {error}; changes are found every {} s (raise fs.inotify.max_user_instances)",
-                    POLL_INTERVAL.as_secs()
-                );
-            };
-            created.inspect_err(warn).ok()
-        });
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Pipeline {
             lookup: Lookup::new(options.handlers.clone()),
@@ -91,7 +82,7 @@ impl Pipeline {
             messages,
             inbox,
             notice,
-            watcher,
+            watcher: watcher.flatten(),
             hinted,
             modules: BTreeMap::new(),
             first: None,
@@ -222,6 +213,7 @@ impl Pipeline {
             let job = Job {
                 module: name.clone(),
                 source: pending.source.clone(),
+                inputs: pending.inputs.clone(),
                 number: module.generations + 1,
                 checker: self.checker.clone(),
                 options: self.options.clone(),

@@ -22,8 +22,8 @@ pub struct Taken {
     pub inputs: Inputs,
 }
 
-/// Copies the module at `source`, and what it needs, into `folder`, which must not exist yet. `inputs` receives what was
-/// looked at, also when it fails.
+/// Copies the module at `source`, and what it needs, into `folder`, which must not exist yet. `inputs`: what
+/// is known to go into it; becomes what was looked at, also when it fails.
 ///
 /// # Errors
 /// Why not; then there is no `folder`.
@@ -58,7 +58,7 @@ fn copy_all(source: &Path, folder: &Path, inputs: &mut Inputs) -> Result<Taken, 
 
     let mut staged: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     let mut waiting = vec![(module.clone(), Vec::new())];
-    inputs.clear();
+    let expected = std::mem::take(inputs);
     while let Some((original, inherited)) = waiting.pop() {
         if staged.contains_key(&original) {
             continue;
@@ -78,9 +78,17 @@ fn copy_all(source: &Path, folder: &Path, inputs: &mut Inputs) -> Result<Taken, 
         let beside = original.parent().unwrap_or(&origin);
         let found = needed::find(&elf, beside, &inherited);
         let passed = needed::inherit(&elf, beside, &inherited);
-        inputs.extend(found.absent.into_iter().map(|path| (path, None)));
-        inputs.extend(found.fixed.into_iter().map(|path| (path.clone(), Stamp::of(&path))));
-        inputs.extend(found.beside.iter().map(|path| (path.clone(), Stamp::of(path))));
+        for path in found.absent {
+            // One that was there a moment ago is being built anew.
+            if expected.get(&path).is_some_and(Option::is_some) {
+                return Err(NotTaken::Later(take::AGE_MIN));
+            }
+            inputs.insert(path, None);
+        }
+        for path in found.fixed.into_iter().chain(found.beside.iter().cloned()) {
+            // What was copied already keeps the stamp of its copy.
+            inputs.entry(path).or_insert_with_key(|path| Stamp::of(path));
+        }
         waiting.extend(found.beside.into_iter().map(|library| (library, passed.clone())));
         staged.insert(original, stage);
     }
@@ -92,7 +100,11 @@ fn copy_all(source: &Path, folder: &Path, inputs: &mut Inputs) -> Result<Taken, 
             place.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::rename(stage, &place));
         moved.map_err(|error| NotTaken::Failed(format!("cannot be copied to {}: {error}", place.display())))?;
     }
-    link_siblings(&staged, &above, folder);
+    link_siblings(&staged, inputs, &above, folder);
+    // A library that has come since it was looked for would have been copied.
+    if inputs.iter().any(|(path, stamp)| stamp.is_none() && Stamp::of(path).is_some()) {
+        return Err(NotTaken::Later(take::AGE_MIN));
+    }
     let copy = folder.join(module.strip_prefix(&above).unwrap_or(&module));
     Ok(Taken { copy, inputs: inputs.clone() })
 }
@@ -105,8 +117,9 @@ fn above_all<'a>(mut files: impl Iterator<Item = &'a PathBuf>) -> PathBuf {
     })
 }
 
-/// In each folder that holds a copy, and each above it, links every other name to its original.
-fn link_siblings(staged: &BTreeMap<PathBuf, PathBuf>, above: &Path, folder: &Path) {
+/// In each folder that holds a copy, and each above it, links every other name to its original, except to what the
+/// loader would map: that is copied or absent.
+fn link_siblings(staged: &BTreeMap<PathBuf, PathBuf>, inputs: &Inputs, above: &Path, folder: &Path) {
     let mut real = BTreeSet::new();
     for original in staged.keys() {
         real.extend(original.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(above)));
@@ -116,7 +129,7 @@ fn link_siblings(staged: &BTreeMap<PathBuf, PathBuf>, above: &Path, folder: &Pat
         let Ok(siblings) = std::fs::read_dir(original) else { continue };
         for sibling in siblings.flatten().take(SIBLINGS_MAX) {
             let path = original.join(sibling.file_name());
-            if staged.contains_key(&path) || real.contains(path.as_path()) {
+            if staged.contains_key(&path) || inputs.contains_key(&path) || real.contains(path.as_path()) {
                 continue;
             }
             // A link that cannot be made is a name that will not be found, which the checker will tell.

@@ -18,17 +18,22 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Calls `hint` from a thread of its own at every change in the folders of the last [`Watcher::watch`].
-    ///
-    /// # Errors
-    /// The system has no more instances or memory to give; poll instead.
-    pub fn new(hint: impl Fn() + Send + 'static) -> notify::Result<Watcher> {
+    /// Calls `hint` from a thread of its own at every change in the folders of the last [`Watcher::watch`]. None, with a
+    /// warning in the log, if the system has no more of them to give: then there is the poll.
+    pub fn new(hint: impl Fn() + Send + 'static) -> Option<Watcher> {
         let inner = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.map_or(true, |event| is_change(&event)) {
                 hint();
             }
-        })?;
-        Ok(Watcher { inner, watched: BTreeMap::new(), warned: false })
+        });
+        let warn = |error: &notify::Error| {
+            tracing::warn!(
+                "cannot watch folders: {error}; changes are found within seconds, not at once (raise \
+                 fs.inotify.max_user_instances)"
+            );
+        };
+        let inner = inner.inspect_err(warn).ok()?;
+        Some(Watcher { inner, watched: BTreeMap::new(), warned: false })
     }
 
     /// Watches exactly these folders from now on. True if some are new: what happened in them before this returned has
