@@ -2,7 +2,7 @@
 //!
 //! The main thread takes orders. What may run a module's code, constructors and `init`, is done by a thread of its own,
 //! so that a module that hangs there does not keep the others' connections from being drained. Reports go out on a
-//! third thread, because loops make them and must not block.
+//! third thread where loops make them, which must not block.
 
 use crate::config::Config;
 use crate::control::{self, Order, Report};
@@ -42,8 +42,7 @@ fn take_orders() -> anyhow::Result<()> {
         bail!("the supervisor did not begin with Start");
     };
     log::start(config.log_format, Role::Worker)?;
-    let reports = send_reports(channel.try_clone()?)?;
-    let worker = Worker::new(Arc::new(*config), reports)?;
+    let worker = Worker::new(Arc::new(*config), &channel)?;
     let site = worker.config.html.as_deref().map(Site::open).transpose()?;
     let listeners = listeners.into_iter().zip(sockets).map(|(address, socket)| (socket, Arc::new(address))).collect();
     let prepared = Prepared { listeners, site, spool };
@@ -85,6 +84,8 @@ struct Worker {
     config: Arc<Config>,
     registry: Arc<Registry>,
     retired: mpsc::Sender<Retired>,
+    channel: Arc<Channel>,
+    /// For those who must not wait for the channel.
     reports: mpsc::Sender<Outgoing>,
     /// Set by the loader when it is told to serve.
     server: Arc<OnceLock<Server>>,
@@ -100,11 +101,13 @@ struct Prepared {
 type Outgoing = (Report, Vec<OwnedFd>);
 
 impl Worker {
-    fn new(config: Arc<Config>, reports: mpsc::Sender<Outgoing>) -> anyhow::Result<Worker> {
+    fn new(config: Arc<Config>, channel: &Channel) -> anyhow::Result<Worker> {
+        let reports = send_reports(channel.try_clone()?)?;
+        let channel = Arc::new(channel.try_clone()?);
         let (retired, to_retire) = mpsc::channel();
         thread::Builder::new().name("retire".to_owned()).spawn(move || handler::retire(&to_retire))?;
         let registry = Arc::new(Registry::new(Arc::clone(&config), retired.clone()));
-        Ok(Worker { config, registry, retired, reports, server: Arc::default() })
+        Ok(Worker { config, registry, retired, channel, reports, server: Arc::default() })
     }
 
     /// Does what may run a module's code, one order after the other.
@@ -158,9 +161,11 @@ impl Worker {
         self.server.wait()
     }
 
+    /// Reports, and returns when that is under way: what comes next may end the process, and the supervisor must know
+    /// how far it had come.
     fn report(&self, report: Report) {
-        // The receiver ends only with the process.
-        _ = self.reports.send((report, Vec::new()));
+        // Without a supervisor the main thread ends the process.
+        _ = control::send(&self.channel, &report, &[]);
     }
 
     /// Calls every `stop` that is due, and waits for them, but not for ever.

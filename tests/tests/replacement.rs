@@ -1,5 +1,6 @@
 //! Replacement of workers without loss: under load, and of connections in every state that they can be in.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
@@ -308,6 +309,29 @@ fn replacements_that_overtake_each_other_lose_nothing() {
     load.flow(100);
     load.finish().assert_nothing_lost();
     assert_eq!(workers(&server).len(), 2);
+}
+
+#[test]
+fn a_replacement_that_dies_before_it_serves_is_started_again_and_nobody_notices() {
+    let site = Site::new();
+    probe::build(&site, "probe", 1, &["-DREPLACE"]);
+    let server = site.start(&["--threads", "2"]);
+    let announced = Arc::new(AtomicUsize::new(1));
+    let load = load_that_believes_announcements(&server, "/probe.so", &announced);
+    load.flow(100);
+    let old = workers(&server);
+    // Its init takes so long that the replacement is sure to be in it.
+    let mark = server.mark();
+    probe::build(&site, "probe", 2, &["-DREPLACE", "-DSERVE=wait_ms(300)"]);
+    let replacement =
+        eventually("a replacement", PATIENCE, || workers(&server).into_iter().find(|id| !old.contains(id)));
+    let replacement = Pid::from_raw(replacement.cast_signed()).expect("a process id");
+    kill_process(replacement, Signal::KILL).expect("the process is there");
+    server.wait_for_log_since(mark, "reloaded probe generation 2", PATIENCE);
+    announced.store(2, Ordering::SeqCst);
+    load.flow(100);
+    load.finish().assert_nothing_lost();
+    eventually("one worker is left", PATIENCE, || (workers(&server).len() == 1).then_some(()));
 }
 
 #[test]

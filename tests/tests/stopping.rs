@@ -133,7 +133,10 @@ fn a_stop_in_the_middle_of_a_replacement_answers_what_has_been_received() {
     }
     // The new worker has taken over a few, or none, or all.
     probe::build(&site, "probe", 2, &["-DREPLACE"]);
-    eventually("a second worker", PATIENCE, || (children(server.id()).len() > 1).then_some(()));
+    eventually("a second worker", PATIENCE, || {
+        let was_there = || server.log().iter().any(|line| line.contains("reloaded"));
+        (children(server.id()).len() > 1 || was_there()).then_some(())
+    });
     server.signal(Signal::TERM);
     server.wait_for_log("stopping", PATIENCE);
     for client in &mut clients {

@@ -282,11 +282,14 @@ impl Crew {
         self.workers.values().filter(|worker| worker.phase == Phase::Serving).count() >= self.config.workers
     }
 
-    /// Passes a connection on to the newest worker that serves.
+    /// Passes a connection on to the newest worker that serves; when all stop, to one that still answers what it has.
     pub(super) fn pass_on(&mut self, from: WorkerId, state: HandoverState, descriptors: Vec<OwnedFd>) {
-        let next = self.workers.iter_mut().rev().find(|(id, worker)| **id != from && worker.phase == Phase::Serving);
-        match next {
-            Some((_, worker)) => worker.order(Order::Adopt(state), descriptors),
+        let in_phase = |phase| {
+            let mut workers = self.workers.iter().rev().filter(move |(_, worker)| worker.phase == phase);
+            workers.find(|(id, _)| **id != from).map(|(_, worker)| worker)
+        };
+        match in_phase(Phase::Serving).or_else(|| in_phase(Phase::Stopping)) {
+            Some(worker) => worker.order(Order::Adopt(state), descriptors),
             None => self.stranded.push((state, descriptors)),
         }
     }
@@ -353,8 +356,8 @@ impl Crew {
         self.workers.remove(&id)
     }
 
-    /// Hires another in the place of one that died: at once, unless they die one after the other.
-    pub(super) fn rehire(&mut self, id: WorkerId, dead: &Worker, modules: &Modules) {
+    /// Hires another in the place of one that died: at once, unless they die one after the other and nobody knows why.
+    pub(super) fn rehire(&mut self, id: WorkerId, dead: &Worker, is_explained: bool, modules: &Modules) {
         let replaces = dead.replaces.filter(|old| self.workers.contains_key(old));
         if self.has_successor(id) {
             // Another is on the way already, and takes over what this one was to do.
@@ -362,6 +365,9 @@ impl Crew {
             let successors = of_workers.chain(self.vacancies.iter_mut().map(|(_, replaces)| replaces));
             successors.filter(|successor| **successor == Some(id)).for_each(|successor| *successor = replaces);
             return;
+        }
+        if is_explained {
+            return self.hire_or_retry(replaces, modules);
         }
         self.early_deaths = if dead.hired.elapsed() > EARLY { 0 } else { self.early_deaths + 1 };
         if self.early_deaths <= 1 {

@@ -213,6 +213,7 @@ impl Supervisor {
     fn on_end(&mut self, id: WorkerId, status: std::io::Result<ExitStatus>) -> Result<(), Failure> {
         let Some(worker) = self.crew.remove(id) else { return Ok(()) };
         let how = startup::describe_end(&status);
+        let mut is_explained = false;
         if let Some((module, generation)) = worker.loading().filter(|_| worker.is_active() && !self.stopping) {
             let (module, generation) = (module.to_owned(), generation);
             if startup::was_killed(&status) && !self.modules.suspect(&module, generation) {
@@ -223,6 +224,7 @@ impl Supervisor {
             } else {
                 // It was in the module's constructor or init, which had passed the check.
                 self.refuse(&module, generation, &format!("the worker that loaded it {how}"))?;
+                is_explained = true;
             }
         } else if matches!(worker.phase, Phase::Booting | Phase::Opening) && !self.announced && !self.stopping {
             let error = anyhow::anyhow!("a worker {how} before it could serve");
@@ -231,7 +233,7 @@ impl Supervisor {
             tracing::error!("worker {} {how}; what it had in flight is lost", worker.pid());
         }
         if !self.stopping && worker.is_active() {
-            self.crew.rehire(id, &worker, &self.modules);
+            self.crew.rehire(id, &worker, is_explained, &self.modules);
         }
         Ok(())
     }
