@@ -36,6 +36,7 @@ pub fn main() -> ! {
 
 fn take_orders() -> anyhow::Result<()> {
     process::name_thread(c"host: worker");
+    process::leave_signals_to_parent().context("cannot catch signals")?;
     let channel = Channel::from_fd(process::take_stdin().context("the supervisor's channel is not standard input")?);
     let Some((Order::Start { config, listeners, spool }, sockets)) = control::receive(&channel)? else {
         bail!("the supervisor did not begin with Start");

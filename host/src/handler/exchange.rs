@@ -11,6 +11,7 @@ use super::generation::{Generation, no_extension};
 use crate::request::Request;
 use crate::response::{FieldError, Fields, Status, Wire, WireError};
 use abi::ffi::*;
+use rustix::fs::OFlags;
 use std::ffi::{c_char, c_void};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -184,7 +185,7 @@ impl State {
                 self.aborted = true;
                 return Err("the head has been sent already; the connection is aborted".to_owned());
             }
-        } else if self.started.is_some() {
+        } else if self.started.is_some() || self.committed {
             return Err("start_response was called twice without exc_info".to_owned());
         }
         let status = Status::parse(status).ok_or_else(|| {
@@ -396,10 +397,17 @@ unsafe extern "C" fn errors(env: *mut host_env, text: host_str) {
     let Some(state) = (unsafe { state_of(env, ENV) }) else { return };
     // SAFETY: the module gives a readable string.
     let Some(text) = (unsafe { slice(text) }) else { return };
-    let text = String::from_utf8_lossy(&text[..text.len().min(ERRORS_BYTES_MAX)]);
-    for line in text.lines() {
+    let text = &text[..text.len().min(ERRORS_BYTES_MAX)];
+    for line in text.strip_suffix(b"\n").unwrap_or(text).split(|byte| *byte == b'\n') {
+        let line = visible(line.strip_suffix(b"\r").unwrap_or(line));
         tracing::warn!("{}: {line} ({})", state.generation.module, state.request_line());
     }
+}
+
+/// A text with the bytes that are not UTF-8 escaped; the log escapes control characters.
+fn visible(text: &[u8]) -> String {
+    let part = |part: std::str::Utf8Chunk<'_>| format!("{}{}", part.valid(), part.invalid().escape_ascii());
+    text.utf8_chunks().map(part).collect()
 }
 
 unsafe extern "C" fn alloc(env: *mut host_env, size: usize) -> *mut c_void {
@@ -457,8 +465,10 @@ fn file_content(fd: OwnedFd, offset: u64, len: u64) -> Content {
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
         return Content::Failed("file was given a descriptor that is not of a regular file".to_owned());
     }
-    let readable = rustix::fs::fcntl_getfl(&fd)
-        .is_ok_and(|flags| flags.intersection(rustix::fs::OFlags::RWMODE) != rustix::fs::OFlags::WRONLY);
+    let readable = rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| {
+        // One that is open for its path alone says that it is open for reading too (open(2), O_PATH).
+        flags.intersection(OFlags::RWMODE) != OFlags::WRONLY && !flags.contains(OFlags::PATH)
+    });
     if !readable {
         return Content::Failed("file was given a descriptor that is not open for reading".to_owned());
     }

@@ -92,6 +92,8 @@ impl Wire for ConnectionWire<'_> {
                 Moved::Bytes(_) => {}
                 Moved::End => return Err(WireError::Gone),
                 Moved::Blocked => {
+                    // The client may be waiting for earlier answers before it sends more.
+                    self.flush()?;
                     let patience = self.settings.config.timeouts.body;
                     if !socket::wait(self.connection.socket.as_fd(), Direction::Read, patience) {
                         return Err(WireError::Timeout);
@@ -114,7 +116,9 @@ impl ConnectionWire<'_> {
                 }
                 Flow::Blocked => {
                     let patience = self.settings.config.timeouts.write;
-                    if !socket::wait(self.connection.socket.as_fd(), Direction::Write, patience) {
+                    let socket = self.connection.socket.as_fd();
+                    let before = socket::unacknowledged(socket);
+                    if !socket::wait(socket, Direction::Write, patience) && socket::unacknowledged(socket) >= before {
                         self.connection.output.give_up();
                         return Err(WireError::Timeout);
                     }

@@ -7,7 +7,7 @@ use super::call::Work;
 use super::handover::{self, Handover};
 use super::output::{Flow, Output};
 use crate::http::content::Decoder;
-use crate::http::{Framing, HeadLimits, Reject, encode};
+use crate::http::{Framing, Head, HeadLimits, Reject, encode};
 use crate::log;
 use crate::request::Request;
 use crate::response::Response;
@@ -17,6 +17,7 @@ use crate::sys::socket::{self, Address, Moved};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A connection and everything that is known of it.
 pub(super) struct Connection {
@@ -38,10 +39,16 @@ pub(super) struct Connection {
     stage: Stage,
     pub(super) output: Output,
     permit: Option<Permit>,
+    /// The door at which it has left a note, until its turn comes.
+    noted: Option<Arc<Serial>>,
     /// The response that a call has come to.
     pub(super) answer: Option<Response>,
     /// When patience ends, in the loop's milliseconds; 0 for never.
     pub(super) deadline_ms: u64,
+    /// When lingering ends whatever the client does; 0 before it begins.
+    linger_end_ms: u64,
+    /// What the client had not acknowledged when it was last waited for.
+    unacknowledged: usize,
     waiting: Wait,
 }
 
@@ -51,6 +58,8 @@ pub(super) struct Traits {
     pub(super) head_request: bool,
     pub(super) minor: u8,
     pub(super) keep_alive: bool,
+    /// The client has said that it sends no other request.
+    last: bool,
 }
 
 enum Stage {
@@ -65,7 +74,7 @@ enum Stage {
     /// The response is being made or sent.
     Responding,
     /// The last response has been sent; the client may still be sending (RFC 9112 §9.6).
-    Lingering { left: usize },
+    Lingering,
     /// There is nothing more to do for it.
     Over,
 }
@@ -109,6 +118,8 @@ pub(super) struct Situation<'a> {
     pub(super) mode: Mode,
     /// The time as the `Date` field has it.
     pub(super) date: &'a str,
+    /// The client has sent its last byte.
+    pub(super) ended: bool,
     /// The client is gone in both directions.
     pub(super) hangup: bool,
     /// Whether reading may give something.
@@ -145,8 +156,11 @@ impl Connection {
             stage: Stage::Head,
             output: Output::default(),
             permit: None,
+            noted: None,
             answer: None,
             deadline_ms: 0,
+            linger_end_ms: 0,
+            unacknowledged: 0,
             waiting: Wait::First,
         }
     }
@@ -174,15 +188,15 @@ impl Connection {
             Stage::Called => Some(Step::Wait(Wait::Turn)),
             Stage::Over => Some(Step::Close),
             Stage::Responding => self.send(situation),
-            Stage::Lingering { left } => {
-                let mut sink = Vec::new();
-                match socket::receive(self.socket.as_fd(), &mut sink, READ_BYTES) {
-                    Moved::Bytes(count) if count < *left => {
-                        *left -= count;
+            Stage::Lingering => {
+                self.input.clear();
+                match socket::receive(self.socket.as_fd(), &mut self.input, READ_BYTES) {
+                    Moved::Bytes(_) => {
+                        self.deadline_ms = 0;
                         None
                     }
                     Moved::Blocked => Some(Step::Wait(Wait::Linger)),
-                    Moved::Bytes(_) | Moved::End => Some(Step::Close),
+                    Moved::End => Some(Step::Close),
                 }
             }
         }
@@ -221,14 +235,13 @@ impl Connection {
                 }
             });
         }
-        self.receive(situation.readable)
+        self.receive(situation)
     }
 
     fn begin_request(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
         let Some(request) = &mut self.request else { return Some(Step::Close) };
         let head = &request.head;
-        self.traits =
-            Traits { head_request: head.method() == "HEAD", minor: head.minor(), keep_alive: head.keep_alive() };
+        self.traits = Traits::of(head);
         if situation.settings.config.trace {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }
@@ -286,7 +299,7 @@ impl Connection {
                 }
                 // Patience is measured from one piece of content to the next.
                 self.deadline_ms = 0;
-                return self.receive(situation.readable);
+                return self.receive(situation);
             }
             if keep && let Err(error) = request.input.push(&rest[content], &situation.settings.spool) {
                 tracing::error!(
@@ -356,13 +369,21 @@ impl Connection {
     fn permit_for(&mut self, serial: &Arc<Serial>, situation: &Situation<'_>) -> Option<Permit> {
         match self.permit.take() {
             Some(permit) if permit.is_for(serial) => Some(permit),
-            _ => serial.enter(situation.waiter),
+            // It may be asked again before its turn: one note is enough, and a second would be a turn that nobody uses.
+            _ if self.noted.as_ref().is_some_and(|noted| Arc::ptr_eq(noted, serial)) => None,
+            _ => {
+                let permit = serial.enter(situation.waiter);
+                self.noted = permit.is_none().then(|| Arc::clone(serial));
+                permit
+            }
         }
     }
 
-    /// Takes the permit that it has waited for.
+    /// Takes the permit that it has waited for; one that it does not wait for any more is dropped, for the next one.
     pub(super) fn admit(&mut self, permit: Permit) {
-        self.permit = Some(permit);
+        if self.noted.take_if(|noted| permit.is_for(noted)).is_some() {
+            self.permit = Some(permit);
+        }
     }
 
     /// Begins the response.
@@ -370,9 +391,10 @@ impl Connection {
         if situation.settings.config.trace {
             log::trace(format_args!("> HTTP/1.1 {} {}", response.status.code, response.status.reason));
         }
-        if self.decoder.as_ref().is_some_and(|decoder| !decoder.is_done()) || situation.mode == Mode::Stopping {
-            self.traits.keep_alive = false;
-        }
+        let incomplete = self.decoder.as_ref().is_some_and(|decoder| !decoder.is_done());
+        // What has arrived behind this request is answered too.
+        let is_last = situation.mode == Mode::Stopping && self.taken == self.input.len();
+        self.traits.keep_alive &= !incomplete && !is_last;
         let context = self.traits.context(situation.settings, situation.date);
         self.output.respond(response, &context);
         self.stage = Stage::Responding;
@@ -391,7 +413,7 @@ impl Connection {
             return Some(self.abort(situation));
         }
         let more_to_make = self.output.stream.is_some();
-        let pipelined = self.output.keep_alive && self.taken < self.input.len() && !self.output.is_large();
+        let pipelined = self.goes_on() && self.taken < self.input.len() && !self.output.is_large();
         if more_to_make || !pipelined {
             let waiting = self.flush(situation);
             if waiting.is_some() {
@@ -405,20 +427,22 @@ impl Connection {
     }
 
     fn finish_response(&mut self) -> Option<Step> {
-        let received = self.decoder.take().is_none_or(|decoder| decoder.is_done()) && !self.rejected;
+        let (goes_on, received) = (self.goes_on(), self.is_received());
+        self.decoder = None;
         if let Some(request) = &mut self.request {
             // Content that lies in a file takes room on the disk until it is dropped.
             request.input.clear();
         }
         self.run = 0..0;
-        if !self.output.keep_alive || !received {
-            if received && self.taken == self.input.len() {
+        if !goes_on {
+            if received && self.traits.last && self.taken == self.input.len() {
                 return Some(Step::Close);
             }
             // A close while the client still sends would make the kernel reset the connection, and the client might
             // lose the response (RFC 9112 §9.6).
             socket::finish_sending(self.socket.as_fd());
-            self.stage = Stage::Lingering { left: LINGER_BYTES_MAX };
+            self.taken = 0;
+            self.stage = Stage::Lingering;
             return None;
         }
         self.output.next_response();
@@ -426,6 +450,16 @@ impl Connection {
         self.deadline_ms = 0;
         self.stage = Stage::Head;
         None
+    }
+
+    /// Whether another request may follow this response.
+    fn goes_on(&self) -> bool {
+        self.output.keep_alive && self.is_received()
+    }
+
+    /// Whether the request has been understood to its end.
+    fn is_received(&self) -> bool {
+        self.decoder.as_ref().is_none_or(Decoder::is_done) && !self.rejected
     }
 
     /// Calls the stream's `next`, or its `close`, when its module lets it.
@@ -463,17 +497,18 @@ impl Connection {
     }
 
     /// Receives more.
-    fn receive(&mut self, readable: &mut bool) -> Option<Step> {
+    fn receive(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
         self.input.drain(..self.taken);
         self.taken = 0;
         match socket::receive(self.socket.as_fd(), &mut self.input, READ_BYTES) {
             Moved::Bytes(count) => {
-                // A short read has emptied the socket: the next byte is a new edge.
-                *readable = count == READ_BYTES;
+                // A short read has emptied the socket: the next byte is a new edge. The end is not, if its edge came
+                // with these bytes.
+                *situation.readable = count == READ_BYTES || situation.ended;
                 None
             }
             Moved::Blocked => {
-                *readable = false;
+                *situation.readable = false;
                 None
             }
             Moved::End => Some(Step::Close),
@@ -492,8 +527,17 @@ impl Connection {
             Wait::First | Wait::Head => timeouts.head,
             Wait::Idle => timeouts.idle,
             Wait::Content => timeouts.body,
-            Wait::Write => timeouts.write,
-            Wait::Linger => LINGER,
+            Wait::Write => {
+                self.unacknowledged = socket::unacknowledged(self.socket.as_fd());
+                timeouts.write
+            }
+            Wait::Linger => {
+                if self.linger_end_ms == 0 {
+                    self.linger_end_ms = now_ms + LINGER_MAX.as_millis() as u64;
+                }
+                self.deadline_ms = self.linger_end_ms.min(now_ms + LINGER.as_millis() as u64);
+                return;
+            }
             Wait::Turn => {
                 self.deadline_ms = 0;
                 return;
@@ -503,22 +547,28 @@ impl Connection {
     }
 
     /// Its deadline has passed: it has to end, with an answer where one is due.
-    pub(super) fn expire(&mut self, situation: &Situation<'_>) {
+    pub(super) fn expire(&mut self, situation: &Situation<'_>) -> Step {
         let reason = match self.waiting {
             Wait::Head => "the request's head did not arrive in time",
             Wait::Content => "the request's content did not arrive in time",
             Wait::Write => {
+                // There is room for more only when the kernel's buffer is a third empty, which a slow client may take
+                // longer for than a client who takes nothing is given.
+                if socket::unacknowledged(self.socket.as_fd()) < self.unacknowledged {
+                    self.deadline_ms = 0;
+                    return Step::Wait(Wait::Write);
+                }
                 self.output.give_up();
                 self.stage = Stage::Responding;
-                return;
+                return Step::Yield;
             }
             Wait::First | Wait::Idle | Wait::Linger | Wait::Turn => {
                 self.stage = Stage::Over;
-                return;
+                return Step::Yield;
             }
         };
-        self.deadline_ms = 0;
         self.reject(Reject { status: 408, reason }, situation);
+        Step::Yield
     }
 
     /// Keeps no buffer between requests.
@@ -580,8 +630,7 @@ impl Connection {
         connection.input = unpacked.rest;
         if let Some((request, decoder)) = unpacked.content {
             let head = &request.head;
-            connection.traits =
-                Traits { head_request: head.method() == "HEAD", minor: head.minor(), keep_alive: head.keep_alive() };
+            connection.traits = Traits::of(head);
             connection.stage = Stage::Content(settings.router.route(head, &request.path));
             connection.request = Some(request);
             connection.decoder = Some(decoder);
@@ -594,6 +643,11 @@ impl Connection {
 }
 
 impl Traits {
+    fn of(head: &Head) -> Traits {
+        let keep_alive = head.keep_alive();
+        Traits { head_request: head.method() == "HEAD", minor: head.minor(), keep_alive, last: !keep_alive }
+    }
+
     pub(super) fn context<'a>(self, settings: &'a Settings, date: &'a str) -> encode::Context<'a> {
         encode::Context {
             head_request: self.head_request,
@@ -611,6 +665,6 @@ const REQUESTS_PER_TURN: usize = 64;
 /// Bytes that one read may give.
 const READ_BYTES: usize = 16 * 1024;
 
-/// How long, and how much, a client may go on sending after the last response.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// After the last response a client may be silent for so long, and send for so long.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_MAX: Duration = Duration::from_secs(20);

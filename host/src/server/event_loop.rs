@@ -28,6 +28,8 @@ pub(super) struct EventLoop {
     happened: Vec<Happened>,
     /// Connections that can go on.
     ready: VecDeque<SlotId>,
+    /// How many of them may do so before the loop looks for new events.
+    turns_left: usize,
     letters: VecDeque<Letter>,
     mode: Mode,
     clock: Clock,
@@ -71,6 +73,7 @@ impl EventLoop {
             timers: Timers::default(),
             happened: Vec::new(),
             ready: VecDeque::new(),
+            turns_left: 0,
             letters: VecDeque::new(),
             mode: Mode::Running,
             clock: Clock::new(),
@@ -83,7 +86,10 @@ impl EventLoop {
         // not wait for all of them. Without a letter this costs one load.
         self.read_letters();
         loop {
-            while let Some(id) = self.ready.pop_front() {
+            while self.turns_left > 0
+                && let Some(id) = self.ready.pop_front()
+            {
+                self.turns_left -= 1;
                 let Some(slot) = self.slots.find(id) else { continue };
                 slot.queued = false;
                 let Some(connection) = slot.connection.take() else { continue };
@@ -95,12 +101,17 @@ impl EventLoop {
                 return Turn::End;
             }
             self.wait();
+            self.turns_left = self.ready.len() + TURNS_MORE;
         }
     }
 
     /// A call is over: its connection goes on.
     pub(super) fn returned(&mut self, id: SlotId, connection: Box<Connection>) {
         let Some(slot) = self.slots.find(id) else { return };
+        if connection.output.stream.is_some() {
+            // Each call for a stream may take long, and there is no end to them: others come in between.
+            self.turns_left = 0;
+        }
         slot.connection = Some(connection);
         self.queue(id);
     }
@@ -118,6 +129,7 @@ impl EventLoop {
             settings: &shared.settings,
             mode: self.mode,
             date: &self.clock.date,
+            ended: slot.ended,
             hangup: slot.hangup,
             readable: &mut slot.readable,
             waiter: &|| -> Waiter {
@@ -134,10 +146,15 @@ impl EventLoop {
                 slot.connection = Some(connection);
             }
             Step::Yield => {
+                // Whatever it waited for before has come.
+                connection.deadline_ms = 0;
                 slot.connection = Some(connection);
                 self.queue(id);
             }
-            Step::Call(work) => return Some(Turn::Call(id, connection, work)),
+            Step::Call(work) => {
+                connection.deadline_ms = 0;
+                return Some(Turn::Call(id, connection, work));
+            }
             Step::Close => {
                 if shared.settings.config.trace {
                     log::trace(format_args!("* {} closed", connection.peer));
@@ -164,7 +181,8 @@ impl EventLoop {
     fn wait(&mut self) {
         let timeout = self.timers.next_in(self.clock.now_ms);
         let retry = self.listeners.iter().filter_map(Listener::retry_in).min();
-        let timeout = timeout.map(Duration::from_millis).into_iter().chain(retry).min();
+        let now = (!self.ready.is_empty()).then_some(Duration::ZERO);
+        let timeout = timeout.map(Duration::from_millis).into_iter().chain(retry).chain(now).min();
         if let Err(error) = self.poller.wait(&mut self.happened, timeout) {
             // Only a bug or a module that closed descriptors of ours can bring this about: nothing can be served.
             tracing::error!("epoll_wait failed: {error}");
@@ -183,6 +201,7 @@ impl EventLoop {
             let id = SlotId(event.key);
             if let Some(slot) = self.slots.find(id) {
                 slot.readable |= event.readable;
+                slot.ended |= event.ended;
                 slot.hangup |= event.hangup;
                 self.queue(id);
             }
@@ -285,6 +304,11 @@ impl EventLoop {
             return;
         }
         slot.timer_ms = 0;
+        if slot.queued {
+            // What it waited for may have come while the loop was busy: that goes first, and counts.
+            self.timers.arm(id, self.clock.now_ms + 1, &mut slot.timer_ms);
+            return;
+        }
         let Some(connection) = &slot.connection else { return };
         let deadline_ms = connection.deadline_ms;
         if deadline_ms == 0 {
@@ -295,10 +319,7 @@ impl EventLoop {
             return;
         }
         let Some(connection) = slot.connection.take() else { return };
-        self.drive(id, connection, |connection, situation| {
-            connection.expire(situation);
-            Step::Yield
-        });
+        self.drive(id, connection, |connection, situation| connection.expire(situation));
     }
 }
 
@@ -324,6 +345,10 @@ impl Clock {
 /// Registration keys that no slot has: its index would be the highest.
 const LISTENER: u64 = u32::MAX as u64;
 const ALARM: u64 = u32::MAX as u64 - 1;
+
+/// Turns that connections may have, besides one for each that was ready, before the loop looks for new events: after a
+/// call most want one to send its response.
+const TURNS_MORE: usize = 16;
 
 /// Connections that one event takes before others have their turn.
 const ACCEPTS_PER_TURN: usize = 64;

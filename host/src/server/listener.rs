@@ -54,9 +54,11 @@ impl Listener {
             }
         };
         if !shared.has_room() {
-            // It has sent nothing that we know of, so this fits in its empty socket buffer.
+            // Its socket buffer is empty, so this fits.
             socket::send(socket.as_fd(), FULL, false);
             socket::finish_sending(socket.as_fd());
+            // A close with a request unread would be a reset, by which the client could lose the response.
+            socket::receive(socket.as_fd(), &mut Vec::new(), REQUEST_BYTES);
             return Accepted::Refused;
         }
         if shared.settings.config.trace {
@@ -82,6 +84,9 @@ impl Listener {
         _ = poller.remove(self.socket.as_fd());
     }
 }
+
+/// As much as most requests have.
+const REQUEST_BYTES: usize = 16 * 1024;
 
 const PAUSE: Duration = Duration::from_millis(100);
 

@@ -23,6 +23,8 @@ pub(super) struct Slot {
     pub(super) connection: Option<Box<Connection>>,
     /// Reading may give something.
     pub(super) readable: bool,
+    /// The client has sent its last byte.
+    pub(super) ended: bool,
     /// The client is gone in both directions.
     pub(super) hangup: bool,
     /// It stands in the queue of those that can go on.

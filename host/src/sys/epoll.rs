@@ -17,6 +17,8 @@ pub struct Happened {
     pub readable: bool,
     /// Writing may go on.
     pub writable: bool,
+    /// The peer has sent its last byte: whatever can be read ends with the end.
+    pub ended: bool,
     /// The peer is gone for good, in both directions.
     pub hangup: bool,
 }
@@ -76,6 +78,7 @@ impl Poller {
                     epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
                 ),
                 writable: flags.intersects(epoll::EventFlags::OUT | epoll::EventFlags::HUP | epoll::EventFlags::ERR),
+                ended: flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR),
                 hangup: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR),
             }
         }));

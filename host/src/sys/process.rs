@@ -2,16 +2,30 @@
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 
 /// Names the calling thread, for ps(1) and its like; a process has the name of its main thread.
 pub fn name_thread(name: &CStr) {
     // It fails only for a name that is too long, and a name is a convenience.
     _ = rustix::thread::set_name(name);
+}
+
+/// Leaves the signals that steer the server to the parent: a service manager sends them to all processes at once. They
+/// are caught and not ignored, so that what a handler executes finds them as usual (execve(2)).
+///
+/// # Errors
+/// The system refuses, which it has no reason to.
+pub fn leave_signals_to_parent() -> io::Result<()> {
+    for signal in [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2] {
+        signal_hook::flag::register(signal, Arc::default())?;
+    }
+    Ok(())
 }
 
 /// Takes descriptor 0 as one of our own, close-on-exec, and leaves `/dev/null` in its place. A supervisor passes its

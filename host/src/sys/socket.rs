@@ -10,8 +10,8 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -143,6 +143,10 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// Removes the socket file of a server that is gone; that of a living one is an error.
 fn remove_dead_socket(path: &Path, address: &net::SocketAddrUnix) -> anyhow::Result<()> {
+    // Whoever names a file by mistake keeps it.
+    if std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
+        bail!("{} exists and is no socket; choose another with --bind, or remove it", path.display());
+    }
     let probe = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     match net::connect(&probe, address) {
         Err(Errno::CONNREFUSED) => {
@@ -225,6 +229,14 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
     _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
+/// How many bytes that were sent the client has not acknowledged; 0 if the system does not tell.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (tcp(7), unix(7)) writes one int, for which there is room.
+    let told = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if told == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
 /// Which way [`wait`] waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -256,3 +268,35 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
 
 /// The queue of connections that nobody has accepted yet; the kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn bytes_that_nobody_has_taken_are_counted() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unacknowledged(ours.as_fd()), 0);
+        assert_eq!(send(ours.as_fd(), &[0; 1000], false), Moved::Bytes(1000));
+        assert!(unacknowledged(ours.as_fd()) >= 1000);
+        assert_eq!(receive(theirs.as_fd(), &mut Vec::new(), 1000), Moved::Bytes(1000));
+        assert_eq!(unacknowledged(ours.as_fd()), 0);
+    }
+
+    #[test]
+    fn only_a_dead_socket_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let bind = Bind::Unix(path.clone());
+        drop(UnixListener::bind(&path).unwrap());
+        let living = listen(&bind).expect("the socket of nobody is replaced");
+        assert!(listen(&bind).unwrap_err().to_string().contains("in use"));
+        drop(living);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert!(listen(&bind).unwrap_err().chain().any(|error| error.to_string().contains("is no socket")));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+}
