@@ -115,9 +115,10 @@ fn a_worker_that_somebody_kills_while_it_loads_speaks_against_no_module() {
     // Its init takes so long that a worker is sure to be in it.
     probe::build(&site, "probe", 1, &["-DSERVE=wait_ms(300)"]);
     let server = site.start(&["--threads", "1"]);
-    signal(worker(&server), Signal::KILL);
+    let first = worker(&server);
+    signal(first, Signal::KILL);
     let mark = server.mark();
-    let loading = eventually("the next worker", PATIENCE, || workers(&server).first().copied());
+    let loading = eventually("the next worker", PATIENCE, || workers(&server).into_iter().find(|id| *id != first));
     signal(loading, Signal::KILL);
     let line = server.wait_for_log_since(mark, &format!("worker {loading} died of SIGKILL (9)"), PATIENCE);
     assert!(line.contains("trying again"), "{line}");
