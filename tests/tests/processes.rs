@@ -273,9 +273,13 @@ fn a_hangup_signal_reloads_every_module_and_loses_nothing() {
     for generation in 2..5 {
         load.flow(100);
         let mark = server.mark();
+        let before = children(server.id());
         server.signal(Signal::HUP);
         server.wait_for_log_since(mark, &format!("reloaded swap generation {generation}"), PATIENCE);
         server.wait_for_log_since(mark, &format!("reloaded replace generation {generation}"), PATIENCE);
+        eventually("every worker is another", PATIENCE, || {
+            (!children(server.id()).iter().any(|child| before.contains(child))).then_some(())
+        });
     }
     load.flow(100);
     load.finish().assert_nothing_lost();

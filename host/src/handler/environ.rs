@@ -207,6 +207,12 @@ fn content_length(request: &Request, arena: &mut Arena) -> host_str {
 fn field_value(first: usize, sources: &mut Sources<'_>) -> host_str {
     let Some((name, value)) = sources.request.head.fields().nth(first) else { return ABSENT };
     let same = |other: &str| other.eq_ignore_ascii_case(name);
+    if same("host") {
+        // RFC 9112 §3.2.2: "When an origin server receives a request with an absolute-form of request-target, the origin
+        // server MUST ignore the received Host header field (if any) and instead use the host information of the
+        // request-target."
+        return made(sources.arena.text(&[sources.request.head.host().unwrap_or_default().as_bytes()]));
+    }
     if !sources.request.head.fields().skip(first + 1).any(|(other, _)| same(other)) {
         return made(sources.arena.text(&[value]));
     }

@@ -213,13 +213,14 @@ impl EventLoop {
         }
     }
 
-    fn accept(&mut self, listener: usize) {
+    /// Takes connections off a listener's queue; false when it is empty.
+    fn accept(&mut self, listener: usize) -> bool {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = self.listeners.get_mut(listener) else { return };
+            let Some(listener) = self.listeners.get_mut(listener) else { return false };
             let connection = match listener.accept(&self.poller, &self.shared) {
                 Accepted::Connection(connection) => connection,
                 Accepted::Refused => continue,
-                Accepted::Nothing => return,
+                Accepted::Nothing => return false,
             };
             let index = self.shared.assign(self.index);
             if index == self.index {
@@ -228,6 +229,7 @@ impl EventLoop {
                 self.shared.post(index, Letter::Accepted(connection));
             }
         }
+        true
     }
 
     fn register(&mut self, connection: Box<Connection>) {
@@ -273,7 +275,9 @@ impl EventLoop {
         let first = self.mode == Mode::Running;
         if first && mode == Mode::Stopping {
             // Who is in the queue was told that somebody listens.
-            (0..self.listeners.len()).for_each(|listener| self.accept(listener));
+            for listener in 0..self.listeners.len() {
+                while self.accept(listener) {}
+            }
         }
         self.mode = mode;
         for listener in self.listeners.drain(..) {

@@ -241,8 +241,11 @@ impl Supervisor {
     fn on_signal(&mut self, signal: i32) {
         match signal {
             SIGHUP => {
-                tracing::info!("reloading all modules");
+                tracing::info!("reloading everything: all builds are taken again, and every worker is replaced");
                 self.builds.rescan(true);
+                if self.announced && !self.stopping {
+                    self.crew.replace_all(&self.modules);
+                }
             }
             SIGTERM if !self.stopping => {
                 self.stopping = true;

@@ -211,3 +211,12 @@ fn bytes_of_any_value_pass_unchanged() {
     client.send(b"GET /environ.so/get/%ff HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(client.response().unwrap().body, b"absent");
 }
+
+#[test]
+fn the_host_of_an_absolute_target_counts_whatever_the_field_says() {
+    let (_site, server) = start(&[]);
+    let environ = environ(&server, "GET http://example.com:8080/environ.so HTTP/1.1\r\nHost: other.example:1\r\n\r\n");
+    for (key, value) in [("HTTP_HOST", "example.com:8080"), ("SERVER_NAME", "example.com"), ("SERVER_PORT", "8080")] {
+        assert_eq!(environ.get(key).map(String::as_str), Some(value), "{key}");
+    }
+}
