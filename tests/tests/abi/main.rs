@@ -2,9 +2,10 @@
 //! clients and the log see of what they do.
 //!
 //! `environ`: what `get` and `each` give. `input`: `read` and `readline`. `response`: `start_response`, `write`, bodies and
-//! files. `modules`: `init` and `stop`, and what the flags promise.
+//! files. `modules`: `init` and `stop`, and what the flags promise. `frozen`: modules compiled long ago.
 
 mod environ;
+mod frozen;
 mod input;
 mod modules;
 mod response;
