@@ -6,6 +6,7 @@ use super::Settings;
 use super::call::Work;
 use super::handover::{self, Handover};
 use super::output::{Flow, Output};
+use super::patience::{Patience, Wait};
 use crate::http::content::Decoder;
 use crate::http::{Framing, Head, HeadLimits, Reject, encode};
 use crate::log;
@@ -17,7 +18,6 @@ use crate::sys::socket::{self, Address, Moved};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A connection and everything that is known of it.
 pub(super) struct Connection {
@@ -43,13 +43,8 @@ pub(super) struct Connection {
     noted: Option<Arc<Serial>>,
     /// The response that a call has come to.
     pub(super) answer: Option<Response>,
-    /// When patience ends, in the loop's milliseconds; 0 for never.
-    pub(super) deadline_ms: u64,
-    /// When lingering ends whatever the client does; 0 before it begins.
-    linger_end_ms: u64,
-    /// What the client had not acknowledged when it was last waited for.
-    unacknowledged: usize,
-    waiting: Wait,
+    /// What it waits for, and until when.
+    pub(super) patience: Patience,
 }
 
 /// What encoding a response must know of its request.
@@ -77,25 +72,6 @@ enum Stage {
     Lingering,
     /// There is nothing more to do for it.
     Over,
-}
-
-/// What a connection waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// The first byte of the first request.
-    First,
-    /// The next request.
-    Idle,
-    /// The rest of a head.
-    Head,
-    /// More content.
-    Content,
-    /// The client to take some output.
-    Write,
-    /// The client to close.
-    Linger,
-    /// Another call to end; no limit of the connection's own.
-    Turn,
 }
 
 /// What a connection needs next.
@@ -158,16 +134,13 @@ impl Connection {
             permit: None,
             noted: None,
             answer: None,
-            deadline_ms: 0,
-            linger_end_ms: 0,
-            unacknowledged: 0,
-            waiting: Wait::First,
+            patience: Patience::new(Wait::First),
         }
     }
 
     /// Goes on as far as possible.
     pub(super) fn step(&mut self, situation: &mut Situation<'_>) -> Step {
-        for _ in 0..REQUESTS_PER_TURN {
+        for _ in 0..STAGES_PER_TURN {
             if let Some(step) = self.advance(situation) {
                 return step;
             }
@@ -192,7 +165,7 @@ impl Connection {
                 self.input.clear();
                 match socket::receive(self.socket.as_fd(), &mut self.input, READ_BYTES) {
                     Moved::Bytes(_) => {
-                        self.deadline_ms = 0;
+                        self.patience.renew();
                         None
                     }
                     Moved::Blocked => Some(Step::Wait(Wait::Linger)),
@@ -231,7 +204,7 @@ impl Connection {
                 _ if partial => Step::Wait(Wait::Head),
                 _ => {
                     self.rest();
-                    Step::Wait(if matches!(self.waiting, Wait::First) { Wait::First } else { Wait::Idle })
+                    Step::Wait(if self.patience.waiting() == Wait::First { Wait::First } else { Wait::Idle })
                 }
             });
         }
@@ -298,7 +271,7 @@ impl Connection {
                     return Some(Step::Wait(Wait::Content));
                 }
                 // Patience is measured from one piece of content to the next.
-                self.deadline_ms = 0;
+                self.patience.renew();
                 return self.receive(situation);
             }
             if keep && let Err(error) = request.input.push(&rest[content], &situation.settings.spool) {
@@ -446,8 +419,7 @@ impl Connection {
             return None;
         }
         self.output.next_response();
-        self.waiting = Wait::Idle;
-        self.deadline_ms = 0;
+        self.patience.rest();
         self.stage = Stage::Head;
         None
     }
@@ -515,47 +487,20 @@ impl Connection {
         }
     }
 
-    /// Notes what it waits for now, and until when; `now_ms` is the loop's time.
+    /// Waits for this from now on; `now_ms` is the loop's time.
     pub(super) fn wait_for(&mut self, wait: Wait, now_ms: u64, settings: &Settings) {
-        let progressed = std::mem::take(&mut self.output.progressed) && wait == Wait::Write;
-        let again = std::mem::replace(&mut self.waiting, wait) == wait;
-        if again && !progressed && self.deadline_ms != 0 {
-            return;
-        }
-        let timeouts = &settings.config.timeouts;
-        let patience = match wait {
-            Wait::First | Wait::Head => timeouts.head,
-            Wait::Idle => timeouts.idle,
-            Wait::Content => timeouts.body,
-            Wait::Write => {
-                self.unacknowledged = socket::unacknowledged(self.socket.as_fd());
-                timeouts.write
-            }
-            Wait::Linger => {
-                if self.linger_end_ms == 0 {
-                    self.linger_end_ms = now_ms + LINGER_MAX.as_millis() as u64;
-                }
-                self.deadline_ms = self.linger_end_ms.min(now_ms + LINGER.as_millis() as u64);
-                return;
-            }
-            Wait::Turn => {
-                self.deadline_ms = 0;
-                return;
-            }
-        };
-        self.deadline_ms = now_ms + patience.as_millis() as u64;
+        let progressed = std::mem::take(&mut self.output.progressed);
+        self.patience.wait_for(wait, now_ms, &settings.config.timeouts, self.socket.as_fd(), progressed);
     }
 
     /// Its deadline has passed: it has to end, with an answer where one is due.
     pub(super) fn expire(&mut self, situation: &Situation<'_>) -> Step {
-        let reason = match self.waiting {
+        let reason = match self.patience.waiting() {
             Wait::Head => "the request's head did not arrive in time",
             Wait::Content => "the request's content did not arrive in time",
             Wait::Write => {
-                // There is room for more only when the kernel's buffer is a third empty, which a slow client may take
-                // longer for than a client who takes nothing is given.
-                if socket::unacknowledged(self.socket.as_fd()) < self.unacknowledged {
-                    self.deadline_ms = 0;
+                if self.patience.is_slow_but_steady(self.socket.as_fd()) {
+                    self.patience.renew();
                     return Step::Wait(Wait::Write);
                 }
                 self.output.give_up();
@@ -626,7 +571,7 @@ impl Connection {
     pub(super) fn adopt(handover: Handover, local: Arc<Address>, settings: &Settings) -> Option<Connection> {
         let unpacked = handover::unpack(handover, Arc::clone(&local))?;
         let mut connection = Connection::new(unpacked.socket, unpacked.peer, local);
-        connection.waiting = Wait::Idle;
+        connection.patience.rest();
         connection.input = unpacked.rest;
         if let Some((request, decoder)) = unpacked.content {
             let head = &request.head;
@@ -659,12 +604,8 @@ impl Traits {
     }
 }
 
-/// Requests of one connection before others have their turn.
-const REQUESTS_PER_TURN: usize = 64;
+/// Stages of one connection before others have their turn: about 16 requests.
+const STAGES_PER_TURN: usize = 64;
 
 /// Bytes that one read may give.
 const READ_BYTES: usize = 16 * 1024;
-
-/// After the last response a client may be silent for so long, and send for so long.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_MAX: Duration = Duration::from_secs(20);

@@ -140,19 +140,19 @@ impl EventLoop {
         match go(&mut connection, &mut situation) {
             Step::Wait(wait) => {
                 connection.wait_for(wait, self.clock.now_ms, &shared.settings);
-                if connection.deadline_ms != 0 {
-                    self.timers.arm(id, connection.deadline_ms, &mut slot.timer_ms);
+                if let Some(deadline_ms) = connection.patience.deadline_ms() {
+                    self.timers.arm(id, deadline_ms, &mut slot.timer_ms);
                 }
                 slot.connection = Some(connection);
             }
             Step::Yield => {
                 // Whatever it waited for before has come.
-                connection.deadline_ms = 0;
+                connection.patience.renew();
                 slot.connection = Some(connection);
                 self.queue(id);
             }
             Step::Call(work) => {
-                connection.deadline_ms = 0;
+                connection.patience.renew();
                 return Some(Turn::Call(id, connection, work));
             }
             Step::Close => {
@@ -314,10 +314,7 @@ impl EventLoop {
             return;
         }
         let Some(connection) = &slot.connection else { return };
-        let deadline_ms = connection.deadline_ms;
-        if deadline_ms == 0 {
-            return;
-        }
+        let Some(deadline_ms) = connection.patience.deadline_ms() else { return };
         if deadline_ms > self.clock.now_ms {
             self.timers.arm(id, deadline_ms, &mut slot.timer_ms);
             return;

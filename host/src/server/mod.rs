@@ -9,6 +9,7 @@ mod event_loop;
 mod handover;
 mod listener;
 mod output;
+mod patience;
 mod slots;
 mod timer;
 
