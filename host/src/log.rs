@@ -7,6 +7,7 @@ use crate::config::LogFormat;
 use anyhow::{Context, Result, bail};
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -17,6 +18,9 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// The variable that sets the level.
 pub const LEVEL_VARIABLE: &str = "HOST_LOG";
+
+/// How this process logs, once it does.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// Which process speaks. All but the supervisor sign their lines with their process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +51,8 @@ pub fn start(format: LogFormat, role: Role) -> Result<()> {
         .log_internal_errors(false)
         .event_format(Lines { format, signature })
         .finish();
-    tracing::subscriber::set_global_default(subscriber).context("logging has been started already")
+    tracing::subscriber::set_global_default(subscriber).context("logging has been started already")?;
+    FORMAT.set(format).ok().context("logging has been started already")
 }
 
 /// The level that `HOST_LOG` asks for; `info` if it is not set.
@@ -64,8 +69,12 @@ pub fn level(text: Option<&str>) -> Result<LevelFilter> {
     })
 }
 
-/// Writes `text`, which is for people and no event (the start-up table, `--trace`), in one `write(2)`.
+/// Writes `text`, which is for people and no event (the start-up table, `--trace`), in one `write(2)`. In a log that is
+/// for programs each of its lines is an event all the same.
 pub fn say(text: &str) {
+    if FORMAT.get() == Some(&LogFormat::Json) {
+        return text.lines().for_each(|line| tracing::info!("{}", line.trim()));
+    }
     // As above: nobody is left to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -141,7 +141,8 @@ impl Server {
         // The address is not known yet, but from here on the process has an owner that ends it.
         let mut server = Self { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), log };
         let line = server.wait_for_log("listening on http://", PATIENCE);
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
+        // In a JSON log a quote follows.
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split([' ', '"']).next());
         server.address = address.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"));
         server
     }

@@ -270,3 +270,23 @@ fn a_module_that_hangs_at_the_very_start_is_refused_and_the_rest_serves() {
     assert_eq!(server.get("/hangs.so").status, 503);
     server.wait_for_log("refused:   hangs", PATIENCE);
 }
+
+#[test]
+fn a_json_log_is_json_from_its_first_line_to_its_last() {
+    let site = Site::new();
+    probe::build(&site, "probe", 1, &[]);
+    let mut server = site.start(&["--log-format", "json", "--trace"]);
+    server.get("/probe.so");
+    let mark = server.mark();
+    probe::build(&site, "probe", 2, &[]);
+    server.wait_for_log_since(mark, "reloaded probe generation 2", PATIENCE);
+    server.signal(rustix::process::Signal::TERM);
+    server.wait();
+    let log = server.log();
+    for expected in ["/probe.so  probe:application", "< GET /probe.so HTTP/1.1", "stopping"] {
+        assert!(log.iter().any(|line| line.contains(expected)), "{expected} in {log:?}");
+    }
+    for line in log {
+        assert!(line.starts_with("{\"") && line.ends_with('}') && line.contains("\"message\":"), "{line}");
+    }
+}
