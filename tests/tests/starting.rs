@@ -281,6 +281,7 @@ fn a_json_log_is_json_from_its_first_line_to_its_last() {
     probe::build(&site, "probe", 2, &[]);
     server.wait_for_log_since(mark, "reloaded probe generation 2", PATIENCE);
     server.signal(rustix::process::Signal::TERM);
+    server.wait_for_log("stopping", PATIENCE);
     server.wait();
     let log = server.log();
     for expected in ["/probe.so  probe:application", "< GET /probe.so HTTP/1.1", "stopping"] {

@@ -2,7 +2,7 @@
 #![cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 
 use std::fs;
-use tests::{Server, Site, repository};
+use tests::{PATIENCE, Server, Site, repository};
 
 fn start() -> (Site, Server) {
     let site = Site::new();
@@ -29,5 +29,5 @@ fn every_struct_of_1_0_means_what_it_meant() {
     let response = server.connect().request("POST", "/described.so/path", &[], b"one\ntwo").expect("an answer");
     assert_eq!((response.status, response.text()), (200, "one\ntwo then /path"));
     assert_eq!(response.field("x-generation"), Some("1"));
-    assert!(server.log().iter().any(|line| line.contains("replaced, as it was not sent")), "{:?}", server.log());
+    server.wait_for_log("replaced, as it was not sent", PATIENCE);
 }
