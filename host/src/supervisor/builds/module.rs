@@ -133,6 +133,19 @@ impl Module {
         }
     }
 
+    /// A decision has been made. A change that was seen while the job ran, and that the job has taken along, is decided
+    /// too: else the same build would come twice, and people could take the second line for that of their next build.
+    pub fn settle(&mut self, settled: Settled) {
+        let is_decided = |pending: &Pending| {
+            let decided = |(path, stamp): (&PathBuf, &Option<Stamp>)| settled.inputs.get(path) == Some(stamp);
+            pending.source == settled.source && pending.inputs.iter().all(decided)
+        };
+        if !self.force && self.pending.as_ref().is_some_and(is_decided) {
+            self.pending = None;
+        }
+        self.settled = Some(settled);
+    }
+
     /// Whether `path` only answers because the file that answered so far is away: cargo has deleted the debug build to
     /// make it anew, and an older release build is not what anybody asked for.
     fn falls_back_to(&self, path: &Path) -> bool {
@@ -229,5 +242,56 @@ impl Pending {
     /// Makes it the state that the decision is about.
     pub fn settle(self) -> Settled {
         Settled { source: self.source, inputs: self.inputs }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A module whose file is seen as it is now while a job for an earlier state of it runs.
+    fn seen(file: &Path) -> Module {
+        let mut module = Module::default();
+        let candidate = Candidate::File { path: file.to_owned(), note: String::new() };
+        module.consider("x", Some(&candidate), Instant::now(), &mut Vec::new());
+        assert!(module.pending.is_some());
+        module
+    }
+
+    fn decision(file: &Path) -> Settled {
+        Settled { source: file.to_owned(), inputs: Inputs::from([(file.to_owned(), Stamp::of(file))]) }
+    }
+
+    #[test]
+    fn what_a_job_has_taken_along_is_not_taken_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.so");
+        std::fs::write(&file, "a build").unwrap();
+        let mut module = seen(&file);
+        module.settle(decision(&file));
+        assert!(module.pending.is_none());
+    }
+
+    #[test]
+    fn a_change_after_the_copy_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.so");
+        std::fs::write(&file, "a build").unwrap();
+        let taken = decision(&file);
+        std::fs::write(&file, "another build").unwrap();
+        let mut module = seen(&file);
+        module.settle(taken);
+        assert!(module.pending.is_some());
+    }
+
+    #[test]
+    fn a_forced_look_takes_what_is_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.so");
+        std::fs::write(&file, "a build").unwrap();
+        let mut module = seen(&file);
+        module.force = true;
+        module.settle(decision(&file));
+        assert!(module.pending.is_some());
     }
 }

@@ -204,7 +204,7 @@ impl Pipeline {
                 }
                 Err(NotTaken::Failed(reason)) => {
                     refused.push(Refusal { module: name.clone(), file: pending.source.clone(), reason });
-                    module.settled = Some(pending.settle());
+                    module.settle(pending.settle());
                     continue;
                 }
             }
@@ -257,7 +257,7 @@ impl Pipeline {
                     steps,
                 };
                 pending.inputs = taken.inputs;
-                module.settled = Some(pending.settle());
+                module.settle(pending.settle());
                 tracing::debug!("{name} generation {} is sound: {steps:?}", build.generation);
                 self.tell(Notice::Sound(build));
             }
@@ -267,7 +267,7 @@ impl Pipeline {
                 if inputs.contains_key(&file) {
                     pending.inputs = inputs;
                 }
-                module.settled = Some(pending.settle());
+                module.settle(pending.settle());
                 self.refuse(Refusal { module: name.to_owned(), file, reason }, plain);
             }
             Outcome::NotReady(rest) => {
