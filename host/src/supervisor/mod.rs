@@ -78,7 +78,6 @@ impl Supervisor {
     fn start(config: Config) -> Result<Supervisor, Failure> {
         let with = |exit| move |error| Failure { exit, error };
         log::start(config.log_format, Role::Supervisor).map_err(with(Exit::Usage))?;
-        process::ignore_sigio();
         process::inherit_nothing_further();
         process::raise_descriptor_limit(descriptors_max(&config));
         let runtime = Runtime::create(config.runtime.as_deref()).map_err(with(Exit::Failure))?;

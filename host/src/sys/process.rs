@@ -43,13 +43,6 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Ignores SIGIO, whose default ends the process: the kernel sends it to the holder of a lease when somebody opens the
-/// file (fcntl(2), Leases).
-pub fn ignore_sigio() {
-    // SAFETY: SIG_IGN is a valid disposition for SIGIO, and no handler of ours is replaced.
-    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
-}
-
 /// Keeps children from inheriting what our caller left open beside the standard streams: a lock or a pipe of somebody
 /// else, kept open by a program that a handler runs, lets that one wait for ever.
 pub fn inherit_nothing_further() {
