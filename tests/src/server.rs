@@ -361,16 +361,6 @@ impl Log {
     }
 }
 
-/// Waits until `server` answers `path` with something that `accept` accepts: a reload that is not announced.
-///
-/// # Panics
-/// It never does.
-pub fn wait_for_answer(server: &Server, path: &str, accept: impl Fn(&Response) -> bool) -> Response {
-    eventually(&format!("the expected answer to GET {path}"), PATIENCE, || {
-        Some(server.get(path)).filter(|response| accept(response))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

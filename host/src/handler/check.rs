@@ -98,11 +98,8 @@ pub fn main() -> ! {
     leave(i32::from(pipe.write_all(&message).is_err()))
 }
 
-/// Inspects the file, and loads it into this process. A bad module may end the process on the way.
-pub fn inspect_and_load(copy: &Path, required: &[String]) -> Report {
-    inspect(copy, required, &mut |_| {})
-}
-
+/// Inspects the file, and loads it into this process. A bad module may end the process on the way, after `enter` was told
+/// of the step.
 fn inspect(copy: &Path, required: &[String], enter: &mut dyn FnMut(Phase)) -> Report {
     let mut report = Report::default();
     let elf = match elf::read(copy) {
