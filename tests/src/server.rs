@@ -1,7 +1,7 @@
 //! A `host` that belongs to one test: its folders, its process, its log.
 
 use crate::client::{self, Client, Response};
-use crate::{PATIENCE, compile, eventually};
+use crate::{PATIENCE, compile};
 use rustix::process::{Pid, Signal};
 use std::fs;
 use std::io::{BufRead, BufReader};
