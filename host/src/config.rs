@@ -143,11 +143,15 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// The applications that are named: the root's and those of mounts.
+    pub fn applications(&self) -> impl Iterator<Item = &ApplicationName> {
+        self.root.iter().chain(self.mounts.iter().map(|mount| &mount.application))
+    }
+
     /// The application symbols that are asked of a module: those of the root and of mounts, and the default.
     pub fn symbols_of(&self, module: &str) -> Vec<String> {
         let mut symbols = vec![values::DEFAULT_SYMBOL.to_owned()];
-        let named = self.root.iter().chain(self.mounts.iter().map(|mount| &mount.application));
-        for application in named.filter(|application| application.module == module) {
+        for application in self.applications().filter(|application| application.module == module) {
             if !symbols.contains(&application.symbol) {
                 symbols.push(application.symbol.clone());
             }

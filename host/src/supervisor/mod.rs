@@ -279,7 +279,7 @@ fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {
 
 fn start_builds(config: &Config, runtime: &Runtime, events: mpsc::Sender<Event>) -> anyhow::Result<Builds> {
     let mut symbols = BTreeMap::<String, Vec<String>>::new();
-    for application in config.root.iter().chain(config.mounts.iter().map(|mount| &mount.application)) {
+    for application in config.applications() {
         let of_module = symbols.entry(application.module.clone()).or_default();
         if !of_module.contains(&application.symbol) {
             of_module.push(application.symbol.clone());

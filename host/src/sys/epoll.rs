@@ -15,8 +15,6 @@ pub struct Happened {
     pub key: u64,
     /// Reading may give something: data, the end, or an error.
     pub readable: bool,
-    /// Writing may go on.
-    pub writable: bool,
     /// The peer has sent its last byte: whatever can be read ends with the end.
     pub ended: bool,
     /// The peer is gone for good, in both directions.
@@ -77,7 +75,6 @@ impl Poller {
                 readable: flags.intersects(
                     epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
                 ),
-                writable: flags.intersects(epoll::EventFlags::OUT | epoll::EventFlags::HUP | epoll::EventFlags::ERR),
                 ended: flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR),
                 hangup: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR),
             }
