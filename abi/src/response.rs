@@ -5,6 +5,7 @@ use crate::{Body, Error};
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
 /// The `start_response` callable (PEP 3333) of one request.
@@ -142,13 +143,14 @@ fn call<'request>(
         value: host_str::new(value.as_bytes()),
     };
     // Most responses have a few fields: those need no allocation.
-    let mut few = [host_header { name: host_str::ABSENT, value: host_str::ABSENT }; 16];
+    let mut few = [const { MaybeUninit::uninit() }; 16];
     let many: Vec<host_header>;
     let fields = if headers.len() <= few.len() {
         for (field, header) in few.iter_mut().zip(headers) {
-            *field = as_field(header);
+            field.write(as_field(header));
         }
-        &few[..headers.len()]
+        // SAFETY: so many have been written.
+        unsafe { few[..headers.len()].assume_init_ref() }
     } else {
         many = headers.iter().map(as_field).collect();
         &many[..]

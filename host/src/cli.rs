@@ -227,6 +227,9 @@ struct LimitOptions {
     /// Old builds in a worker
     #[arg(long, value_name = "N", default_value = "32", value_parser = values::count)]
     limit_generations: usize,
+    /// Calls of handlers at a time
+    #[arg(long, value_name = "N", default_value = "512", value_parser = values::count)]
+    limit_threads: usize,
 }
 
 #[derive(Debug, Args)]
@@ -281,6 +284,7 @@ impl Cli {
                 body_bytes_max: limit.limit_body,
                 connections_max: limit.limit_connections,
                 generations_max: limit.limit_generations,
+                threads_max: limit.limit_threads,
             },
             timeouts: Timeouts {
                 head: timeout.timeout_head,

@@ -96,12 +96,20 @@ pub struct Limits {
     pub connections_max: usize,
     /// Retired generations that a worker keeps mapped before it is replaced.
     pub generations_max: usize,
+    /// Handlers that may run at the same time.
+    pub threads_max: usize,
 }
 
 /// The limits of a server that was told nothing.
 impl Default for Limits {
     fn default() -> Self {
-        Self { head_bytes_max: 32 << 10, body_bytes_max: 16 << 20, connections_max: 10_000, generations_max: 32 }
+        Self {
+            head_bytes_max: 32 << 10,
+            body_bytes_max: 16 << 20,
+            connections_max: 10_000,
+            generations_max: 32,
+            threads_max: 512,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod exit;
 pub mod handler;
 pub mod http;
 pub mod log;
+pub mod pace;
 pub mod request;
 pub mod response;
 pub mod route;

@@ -17,6 +17,8 @@ pub struct Request {
     pub path: Path,
     /// The content.
     pub input: Input,
+    /// Buffers for the response.
+    pub spare: Spare,
     /// The client.
     pub peer: Address,
     /// The listener's address.
@@ -26,7 +28,41 @@ pub struct Request {
 impl Request {
     /// An empty request between these two.
     pub fn new(peer: Address, local: Arc<Address>) -> Request {
-        Request { head: Head::default(), path: Path::default(), input: Input::default(), peer, local }
+        let (head, path, input, spare) = <(Head, Path, Input, Spare)>::default();
+        Request { head, path, input, spare, peer, local }
+    }
+
+    /// Is from now on a request between these two.
+    pub fn between(&mut self, peer: &Address, local: &Arc<Address>) {
+        if self.peer != *peer {
+            self.peer = peer.clone();
+        }
+        // All connections of a listener share it: counting would cost their loops a cache line.
+        if !Arc::ptr_eq(&self.local, local) {
+            self.local = Arc::clone(local);
+        }
+    }
+}
+
+/// Buffers that a response is made in. Whoever makes one may take them, and the server puts them back when the response is
+/// encoded: so a small one allocates nothing. What is in them means nothing.
+#[derive(Default)]
+pub struct Spare {
+    /// For [`Fields`](crate::response::Fields).
+    pub fields: Vec<u8>,
+    /// For content.
+    pub content: Vec<u8>,
+}
+
+impl Spare {
+    /// Takes buffers back, unless they have become unusually large.
+    pub fn take_back(&mut self, fields: Vec<u8>, content: Vec<u8>) {
+        if (1..=SPARE_BYTES_MAX).contains(&fields.capacity()) {
+            self.fields = fields;
+        }
+        if (1..=SPARE_BYTES_MAX).contains(&content.capacity()) {
+            self.content = content;
+        }
     }
 }
 
@@ -134,6 +170,9 @@ impl Input {
 
 /// Content beyond this many bytes goes to a file.
 const MEMORY_BYTES_MAX: usize = 64 * 1024;
+
+/// The largest buffer that is kept for another response.
+const SPARE_BYTES_MAX: usize = 32 * 1024;
 
 /// Memory that an empty content keeps for the next one.
 const KEPT_BYTES_MAX: usize = 4 * 1024;

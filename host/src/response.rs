@@ -1,6 +1,7 @@
 //! A response as values: what `site` and `handler` make and `server` sends. No I/O happens here.
 
 use crate::http;
+use crate::pace::Pace;
 use crate::serial::Serial;
 use std::borrow::Cow;
 use std::fmt;
@@ -44,10 +45,12 @@ pub enum Body {
     Empty,
     /// Content in memory.
     Bytes(Cow<'static, [u8]>),
+    /// Content in memory that others send too.
+    Shared(Arc<[u8]>),
     /// `length` bytes of an open file from `offset`, sent by `sendfile`.
     File {
-        /// The file, open for reading.
-        file: OwnedFd,
+        /// The file, open for reading; others may send it too.
+        file: Arc<OwnedFd>,
         /// First byte to send.
         offset: u64,
         /// How many bytes to send.
@@ -65,6 +68,9 @@ pub enum Body {
 pub trait Stream: Send {
     /// The door through which `next` and `close` go one at a time, if they have to.
     fn serial(&self) -> Option<&Arc<Serial>>;
+
+    /// How its calls have gone.
+    fn pace(&self) -> &'static Pace;
 
     /// The first chunk, if it is known already; it comes before those of `next`.
     fn first(&mut self) -> Option<Vec<u8>>;
@@ -169,6 +175,7 @@ impl fmt::Debug for Body {
         match self {
             Body::Empty => f.write_str("Empty"),
             Body::Bytes(bytes) => write!(f, "Bytes({:?})", String::from_utf8_lossy(bytes)),
+            Body::Shared(bytes) => write!(f, "Shared({:?})", String::from_utf8_lossy(bytes)),
             Body::File { file, offset, length } => write!(f, "File({file:?}, {offset}+{length})"),
             Body::Stream(_) => f.write_str("Stream"),
             Body::Written => f.write_str("Written"),
@@ -189,15 +196,21 @@ impl Status {
     /// §4), so bytes that are not UTF-8 are replaced rather than refused.
     pub fn parse(bytes: &[u8]) -> Option<Status> {
         let (digits, [b' ', reason @ ..]) = bytes.split_at_checked(3)? else { return None };
-        let code = http::parse_decimal(digits).ok().and_then(|code| u16::try_from(code).ok())?;
-        if !(200..=999).contains(&code) || !reason.iter().all(|byte| matches!(byte, b' '..=0x7e | 0x80..)) {
+        if !digits.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+        if !(200..=999).contains(&code) {
             return None;
         }
         let registered = registered_reason(code);
-        let reason = match reason == registered.as_bytes() {
-            true => Cow::Borrowed(registered),
-            false => Cow::Owned(String::from_utf8_lossy(reason).into_owned()),
-        };
+        if reason == registered.as_bytes() {
+            return Some(Status { code, reason: Cow::Borrowed(registered) });
+        }
+        if !reason.iter().all(|byte| matches!(byte, b' '..=0x7e | 0x80..)) {
+            return None;
+        }
+        let reason = Cow::Owned(String::from_utf8_lossy(reason).into_owned());
         Some(Status { code, reason })
     }
 }
@@ -218,38 +231,51 @@ impl Fields {
             return Err(FieldError::Name);
         }
         let value = http::trim_whitespace(value);
-        if !value.iter().copied().all(http::is_field_value_byte) {
+        if !http::is_field_value(value) {
             return Err(FieldError::Value);
         }
-        if HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) {
-            return Err(FieldError::HopByHop);
+        // By the length first: most fields are none of these.
+        match name.len() {
+            2 | 7 | 8 | 10 | 16..=19 if HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) => {
+                return Err(FieldError::HopByHop);
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = http::parse_decimal(value).map_err(|_| FieldError::ContentLength)?;
+                return match self.content_length.replace(length) {
+                    Some(other) if other != length => {
+                        self.content_length = Some(other);
+                        Err(FieldError::ContentLength)
+                    }
+                    _ => Ok(()),
+                };
+            }
+            4 => self.has_date |= name.eq_ignore_ascii_case(b"date"),
+            6 => self.has_server |= name.eq_ignore_ascii_case(b"server"),
+            _ => {}
         }
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let length = http::parse_decimal(value).map_err(|_| FieldError::ContentLength)?;
-            return match self.content_length.replace(length) {
-                Some(other) if other != length => {
-                    self.content_length = Some(other);
-                    Err(FieldError::ContentLength)
-                }
-                _ => Ok(()),
-            };
-        }
-        self.has_date |= name.eq_ignore_ascii_case(b"date");
-        self.has_server |= name.eq_ignore_ascii_case(b"server");
         self.append(name, value);
         Ok(())
     }
 
-    /// Removes all fields and keeps the buffer.
-    pub fn clear(&mut self) {
-        let Fields { mut lines, .. } = std::mem::take(self);
+    /// No fields, in a buffer that has been used before.
+    pub fn with_buffer(mut lines: Vec<u8>) -> Fields {
         lines.clear();
-        self.lines = lines;
+        Fields { lines, ..Fields::default() }
+    }
+
+    /// The buffer, for [`with_buffer`](Self::with_buffer).
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.lines
     }
 
     /// The fields as they are sent, each with its CRLF.
     pub fn lines(&self) -> &[u8] {
         &self.lines
+    }
+
+    /// Adds lines that were [`lines`](Self::lines) of other fields, and have neither `Date` nor `Server` among them.
+    pub(crate) fn append_lines(&mut self, lines: &[u8]) {
+        self.lines.extend_from_slice(lines);
     }
 
     /// Adds a field of the server's own, which is valid and none that [`Fields::push`] treats apart.
@@ -407,7 +433,7 @@ mod tests {
         fields.push(b"dAtE", b"x").unwrap();
         fields.push(b"server", b"x").unwrap();
         assert!(fields.has_date && fields.has_server);
-        fields.clear();
+        let fields = Fields::with_buffer(fields.into_buffer());
         assert!(fields.lines().is_empty() && !fields.has_date && !fields.has_server);
     }
 

@@ -4,28 +4,28 @@
 
 use crate::config::Config;
 use crate::config::values::DEFAULT_SYMBOL;
-use crate::handler::Registry;
+use crate::handler::{NoTicket, Registry};
 use crate::http::head::Head;
 use crate::http::path::Path;
+use crate::request::Request;
 use crate::response::{Body, Fields, Response, Status};
 use crate::site::{Site, Target};
 use std::sync::Arc;
 
-pub use crate::handler::{Answer, Application, Ticket, answer};
+pub use crate::handler::{Answer, Ticket, answer};
 
 /// Decides routes.
 pub struct Router {
     site: Option<Site>,
     registry: Arc<Registry>,
     mounts: Vec<Mount>,
-    root: Option<(String, Arc<str>)>,
-    application: Arc<str>,
+    root: Option<(String, Box<str>)>,
 }
 
 struct Mount {
     prefix: Box<[u8]>,
     module: String,
-    symbol: Arc<str>,
+    symbol: Box<str>,
 }
 
 /// Who answers.
@@ -35,7 +35,7 @@ pub enum Route {
     /// The site.
     Site(Target),
     /// A handler.
-    Handler(Application),
+    Handler(Ticket),
 }
 
 impl Router {
@@ -51,7 +51,6 @@ impl Router {
             registry,
             mounts: mounts.collect(),
             root: config.root.as_ref().map(|root| (root.module.clone(), root.symbol.as_str().into())),
-            application: DEFAULT_SYMBOL.into(),
         }
     }
 
@@ -72,12 +71,12 @@ impl Router {
         let bytes = path.as_bytes();
         for mount in &self.mounts {
             if bytes.strip_prefix(&*mount.prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/') {
-                return self.handler(&mount.module, &mount.symbol, mount.prefix.len());
+                return self.handler(mount.module.as_bytes(), &mount.symbol, mount.prefix.len());
             }
         }
         if let Some((module, script_name_bytes)) = shared_object(bytes) {
             return match module {
-                Some(module) => self.handler(module, &self.application, script_name_bytes),
+                Some(module) => self.handler(module, DEFAULT_SYMBOL, script_name_bytes),
                 None => not_found(),
             };
         }
@@ -87,7 +86,7 @@ impl Router {
             return Route::Site(target);
         }
         if let Some((module, symbol)) = &self.root {
-            return self.handler(module, symbol, 0);
+            return self.handler(module.as_bytes(), symbol, 0);
         }
         if !reads && find().is_some() {
             let mut refused = Response::error(405, "this is a file; it can be read with GET or HEAD");
@@ -98,26 +97,33 @@ impl Router {
         not_found()
     }
 
-    fn handler(&self, module: &str, symbol: &Arc<str>, script_name_bytes: usize) -> Route {
-        let Some(module) = self.registry.find(module) else { return not_found() };
-        match module.current() {
-            None => Route::Answer(no_sound_build(module.name())),
-            Some(generation) if !generation.has(symbol) => not_found(),
-            Some(_) => Route::Handler(Application { module, symbol: Arc::clone(symbol), script_name_bytes }),
+    fn handler(&self, module: &[u8], symbol: &str, script_name_bytes: usize) -> Route {
+        match self.registry.ticket(module, symbol, script_name_bytes) {
+            Ok(ticket) => Route::Handler(ticket),
+            Err(NoTicket::NoModule | NoTicket::NoApplication) => not_found(),
+            Err(NoTicket::NoBuild) => Route::Answer(no_sound_build(&String::from_utf8_lossy(module))),
         }
     }
 
+    /// The same application of the module's build of this moment, for a request that has waited since it was routed.
+    pub fn renew(&self, ticket: &Ticket) -> Result<Ticket, Response> {
+        ticket.renew(&self.registry).map_err(|error| match error {
+            NoTicket::NoModule | NoTicket::NoBuild => no_sound_build(ticket.module()),
+            NoTicket::NoApplication => Response::error(404, "not found"),
+        })
+    }
+
     /// The site's response; only its own routes have a target.
-    pub fn reply(&self, target: Target, head: &Head) -> Response {
+    pub fn reply(&self, target: Target, request: &mut Request) -> Response {
         match &self.site {
-            Some(site) => site.reply(target, head),
+            Some(site) => site.reply(target, request),
             None => Response::error(404, "there is no site"),
         }
     }
 }
 
 /// The response for a module that has no sound build.
-pub fn no_sound_build(module: &str) -> Response {
+fn no_sound_build(module: &str) -> Response {
     let mut response = Response::error(503, &format!("{module} has no sound build; the server's log says why"));
     // The name and the value are well-formed, so this cannot fail.
     _ = response.fields.push(b"Retry-After", b"1");
@@ -126,19 +132,18 @@ pub fn no_sound_build(module: &str) -> Response {
 
 /// The module and the length of the path that leads to it, if a segment ends in `.so`; without a module if that cannot
 /// be one's name.
-fn shared_object(path: &[u8]) -> Option<(Option<&str>, usize)> {
-    let mut start = 1;
-    for segment in path.get(1..)?.split(|&byte| byte == b'/') {
-        let end = start + segment.len();
-        if let Some(name) = segment.strip_suffix(SUFFIX) {
-            let module = &path[1..start + name.len()];
+fn shared_object(path: &[u8]) -> Option<(Option<&[u8]>, usize)> {
+    let mut end = 1;
+    loop {
+        let rest = path.get(end..)?;
+        end += rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+        if let Some(module) = path[..end].strip_suffix(SUFFIX) {
+            let module = &module[1..];
             let sound = module.split(|&byte| byte == b'/').all(is_module_segment);
-            let module = if sound { std::str::from_utf8(module).ok() } else { None };
-            return Some((module, end));
+            return Some((sound.then_some(module), end));
         }
-        start = end + 1;
+        end += 1;
     }
-    None
 }
 
 fn is_module_segment(segment: &[u8]) -> bool {
@@ -158,8 +163,8 @@ mod tests {
     #[test]
     fn the_first_segment_that_ends_in_so_is_the_handler() {
         for (path, expected) in [
-            ("/ctime.so", Some((Some("ctime"), 9))),
-            ("/admin/ctime.so/extra/x.so", Some((Some("admin/ctime"), 15))),
+            ("/ctime.so", Some((Some(&b"ctime"[..]), 9))),
+            ("/admin/ctime.so/extra/x.so", Some((Some(b"admin/ctime"), 15))),
             ("/ctime.SO", None),
             ("/ctime.so.txt", None),
             ("/.so", Some((None, 4))),

@@ -1,12 +1,12 @@
-//! One at a time, without blocking anybody: who comes while another is in leaves a note and is handed the permit later,
-//! in the order of coming.
+//! One at a time, or a few, without blocking anybody: who comes while no permit is left leaves a note and is handed one
+//! later, in the order of coming.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A door that one holder of a [`Permit`] at a time may pass.
-#[derive(Default)]
+/// A door that so many holders of a [`Permit`] at a time may pass.
 pub struct Serial {
+    permits: usize,
     state: Mutex<State>,
 }
 
@@ -18,19 +18,31 @@ pub type Waiter = Box<dyn FnOnce(Permit) + Send>;
 
 #[derive(Default)]
 struct State {
-    taken: bool,
+    taken: usize,
     waiting: VecDeque<Waiter>,
 }
 
+impl Default for Serial {
+    /// A door for one at a time.
+    fn default() -> Serial {
+        Serial::for_so_many(1)
+    }
+}
+
 impl Serial {
-    /// The permit, if it is free; else `waiter()` is kept and called with it later.
+    /// A door for so many at a time, at least one.
+    pub fn for_so_many(permits: usize) -> Serial {
+        Serial { permits: permits.max(1), state: Mutex::default() }
+    }
+
+    /// A permit, if one is free; else `waiter()` is kept and called with it later.
     pub fn enter(self: &Arc<Self>, waiter: impl FnOnce() -> Waiter) -> Option<Permit> {
         let mut state = self.lock();
-        if state.taken {
+        if state.taken == self.permits {
             state.waiting.push_back(waiter());
             return None;
         }
-        state.taken = true;
+        state.taken += 1;
         Some(Permit(Arc::clone(self)))
     }
 
@@ -52,7 +64,9 @@ impl Drop for Permit {
         let next = {
             let mut state = self.0.lock();
             let next = state.waiting.pop_front();
-            state.taken = next.is_some();
+            if next.is_none() {
+                state.taken -= 1;
+            }
             next
         };
         if let Some(waiter) = next {
@@ -85,6 +99,22 @@ mod tests {
         }
         drop(permit);
         assert!(serial.enter(|| unreachable!("it is free again")).is_some());
+    }
+
+    #[test]
+    fn a_wide_door_lets_so_many_in() {
+        let door = Arc::new(Serial::for_so_many(2));
+        let (sender, receiver) = mpsc::channel();
+        let first = door.enter(|| unreachable!("it is free"));
+        let second = door.enter(|| unreachable!("there is room for one more"));
+        assert!(first.is_some() && second.is_some());
+        assert!(door.enter(|| Box::new(move |permit| sender.send(permit).unwrap())).is_none());
+        drop(first);
+        let third = receiver.try_recv().expect("the permit is handed on");
+        drop(second);
+        let fourth = door.enter(|| unreachable!("there is room again"));
+        drop((third, fourth));
+        assert_eq!(door.lock().taken, 0);
     }
 
     #[test]

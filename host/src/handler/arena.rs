@@ -31,6 +31,29 @@ impl Arena {
         Some(unsafe { block.add(at) })
     }
 
+    /// Ends the request: what was given is no more. A block of the ordinary size is kept for the next one.
+    pub(super) fn clear(&mut self) {
+        let Some(&(first, layout)) = self.blocks.first() else { return };
+        let kept = usize::from(layout.size() == BLOCK_BYTES);
+        let used = if self.blocks.len() > 1 { layout.size() } else { layout.size() - self.free };
+        self.free_blocks_from(kept);
+        self.free = kept * BLOCK_BYTES;
+        if kept > 0 {
+            // SECURITY: `alloc` gives memory that is not initialised, maybe to another module: it must not find the
+            // strings of this request there.
+            // SAFETY: the block has been kept, and `used` is at most its size.
+            unsafe { ptr::write_bytes(first.as_ptr(), 0, used) };
+        }
+    }
+
+    fn free_blocks_from(&mut self, kept: usize) {
+        for (block, layout) in self.blocks.drain(kept..) {
+            // SAFETY: the block came from `alloc` with this layout.
+            unsafe { dealloc(block.as_ptr(), layout) };
+        }
+        self.blocks.shrink_to(BLOCKS_KEPT);
+    }
+
     /// The parts, one after the other, with a NUL behind; the length is without it.
     pub(super) fn text(&mut self, parts: &[&[u8]]) -> Option<(NonNull<u8>, usize)> {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
@@ -50,15 +73,17 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        for (block, layout) in self.blocks.drain(..) {
-            // SAFETY: the block came from `alloc` with this layout.
-            unsafe { dealloc(block.as_ptr(), layout) };
-        }
+        self.free_blocks_from(0);
     }
 }
 
 const ALIGNMENT: usize = 16;
-const BLOCK_BYTES: usize = 1024;
+
+/// Room for every key and value of a browser's request.
+const BLOCK_BYTES: usize = 4096;
+
+/// The list of more blocks than this is not kept.
+const BLOCKS_KEPT: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -72,6 +97,28 @@ mod tests {
         for (n, &(start, size)) in given.iter().enumerate() {
             assert_eq!(start % ALIGNMENT, 0);
             assert!(given[n + 1..].iter().all(|&(other, length)| other >= start + size || other + length <= start));
+        }
+    }
+
+    #[test]
+    fn an_arena_used_again_keeps_one_block_and_nothing_in_it() {
+        for sizes in [&[][..], &[16], &[100, 200], &[BLOCK_BYTES], &[BLOCK_BYTES, 16], &[BLOCK_BYTES + 1], &[1; 10_000]]
+        {
+            let mut arena = Arena::default();
+            for &size in sizes {
+                let at = arena.allocate(size).unwrap();
+                // SAFETY: the arena gave `size` bytes, and lives.
+                unsafe { ptr::write_bytes(at.as_ptr(), 0xaa, size) };
+            }
+            arena.clear();
+            assert!(arena.blocks.len() <= 1 && arena.blocks.capacity() <= BLOCKS_KEPT, "{sizes:?}");
+            let Some(&(block, layout)) = arena.blocks.first() else { continue };
+            assert_eq!((layout.size(), arena.free), (BLOCK_BYTES, BLOCK_BYTES), "{sizes:?}");
+            assert_eq!(arena.allocate(BLOCK_BYTES), Some(block), "{sizes:?}");
+            let used = sizes.iter().sum::<usize>().min(BLOCK_BYTES);
+            // SAFETY: so much of the block was written to, by the test and by `clear`.
+            let used = unsafe { std::slice::from_raw_parts(block.as_ptr(), used) };
+            assert!(used.iter().all(|byte| *byte == 0), "{sizes:?}");
         }
     }
 

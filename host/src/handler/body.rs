@@ -43,9 +43,10 @@ impl HostBody {
         HostBody { base, content, taken: 0, chunk: Vec::new() }
     }
 
-    /// The rest of the content: all of it, unless the module has called `next` itself.
-    pub(super) fn into_rest(self) -> Content {
-        match self.content {
+    /// Takes the rest of the content out: all of it, unless the module has called `next` itself.
+    pub(super) fn take_rest(&mut self) -> Content {
+        self.chunk = Vec::new();
+        match std::mem::replace(&mut self.content, Content::Bytes(Vec::new())) {
             Content::Bytes(_) if self.taken > 0 => Content::Bytes(Vec::new()),
             Content::File { file, offset, length } => {
                 Content::File { file, offset: offset + self.taken, length: length - self.taken }

@@ -1,28 +1,22 @@
 //! Calls of an application: environ in, response out.
 
 use super::body::{Content, ModuleBody};
-use super::exchange::Held;
-use super::generation::Generation;
-use super::registry::Module;
+use super::exchange::{Held, State};
+use super::generation::{Entry, Generation};
+use super::registry::Registry;
+use crate::pace::{Pace, Paces};
 use crate::request::Request;
 use crate::response::{Body, Chunk, Fields, Response, Status, Stream, Wire};
 use crate::serial::Serial;
 use std::sync::Arc;
 
-/// An application that a request was routed to.
+/// The application, of one build, that is to answer a request.
 #[derive(Clone)]
-pub struct Application {
-    /// Its module.
-    pub module: Arc<Module>,
-    /// The function's name.
-    pub symbol: Arc<str>,
-    /// How many bytes of the decoded path lead to it: `SCRIPT_NAME`.
-    pub script_name_bytes: usize,
+pub struct Ticket {
+    generation: Arc<Generation>,
+    application: usize,
+    script_name_bytes: usize,
 }
-
-/// The build that is to answer one request.
-#[derive(Clone)]
-pub struct Ticket(Arc<Generation>);
 
 /// What a call came to. The request comes back unless a stream still needs it.
 pub struct Answer {
@@ -30,39 +24,71 @@ pub struct Answer {
     pub response: Response,
     /// The request.
     pub request: Option<Box<Request>>,
+    /// A body that has given all of its content and is still to be closed, which may take long.
+    pub unclosed: Option<Box<dyn Stream>>,
 }
 
-impl Application {
-    /// The module's build of this moment; `None` if it has none that is sound.
-    pub fn ticket(&self) -> Option<Ticket> {
-        self.module.current().map(Ticket)
+/// Why a module cannot answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTicket {
+    /// Nobody knows it.
+    NoModule,
+    /// It has no sound build.
+    NoBuild,
+    /// Its build exports no such application.
+    NoApplication,
+}
+
+impl Ticket {
+    /// For an application of this build, to which `script_name_bytes` of the decoded path lead.
+    pub(super) fn new(
+        generation: &Arc<Generation>,
+        symbol: &str,
+        script_name_bytes: usize,
+    ) -> Result<Ticket, NoTicket> {
+        let application = generation.find(symbol).ok_or(NoTicket::NoApplication)?;
+        Ok(Ticket { generation: Arc::clone(generation), application, script_name_bytes })
+    }
+
+    /// The same application of the module's build of this moment.
+    ///
+    /// # Errors
+    /// Why it cannot answer any more.
+    pub fn renew(&self, registry: &Registry) -> Result<Ticket, NoTicket> {
+        let symbol = &self.generation.application(self.application).symbol;
+        registry.ticket(self.module().as_bytes(), symbol, self.script_name_bytes)
+    }
+
+    /// The module's name.
+    pub fn module(&self) -> &str {
+        &self.generation.module
     }
 
     /// Whether it is called before the request's content has arrived.
     pub fn streams_input(&self) -> bool {
-        self.module.current().is_some_and(|generation| generation.streams_input())
+        self.generation.streams_input()
     }
-}
 
-impl Ticket {
+    /// How its calls have gone.
+    pub fn paces(&self) -> &'static Paces {
+        self.generation.application(self.application).paces
+    }
+
     /// The door through which calls of the module go one at a time, if they have to.
     pub fn serial(&self) -> Option<&Arc<Serial>> {
-        self.0.serial.as_ref()
+        self.generation.serial.as_ref()
     }
 
     /// Whether this is the same build.
     pub fn is_same(&self, other: &Ticket) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.generation, &other.generation)
     }
 }
 
 /// Calls the application, and its body's `next` until there is something to send. It may block, crash or hang.
-pub fn answer(ticket: Ticket, application: &Application, request: Box<Request>, wire: &mut dyn Wire) -> Answer {
-    let Some(function) = ticket.0.application(&application.symbol) else {
-        let reason = format!("{} exports no \"{}\"", application.module.name(), application.symbol);
-        return Answer { response: Response::error(404, &reason), request: Some(request) };
-    };
-    let mut held = Held::new(ticket.0, request, application.script_name_bytes);
+pub fn answer(ticket: Ticket, request: Box<Request>, wire: &mut dyn Wire) -> Answer {
+    let Entry { function, paces, .. } = *ticket.generation.application(ticket.application);
+    let mut held = Held::new(ticket.generation, request, ticket.script_name_bytes);
     let body = held.call_application(function, wire);
     if body.is_null() {
         return finish(held, Ok(Content::Bytes(Vec::new())));
@@ -82,13 +108,17 @@ pub fn answer(ticket: Ticket, application: &Application, request: Box<Request>, 
         Ok(Some(first)) if count == 1 => Ok(first),
         Ok(None) => Ok(Vec::new()),
         Ok(Some(first)) if held.state().started.is_some() && !held.state().aborted => {
-            return stream(held, body, first);
+            let (status, fields) = begin_stream(held.state());
+            let body = Body::Stream(Box::new(ModuleStream::new(held, body, Some(first), &paces.next)));
+            return Answer { response: Response { status, fields, body }, request: None, unclosed: None };
         }
         Ok(Some(_)) => Err("the body gave content, but start_response was not called".to_owned()),
         Err(reason) => Err(reason),
     };
-    held.during_close(|| body.close());
-    finish(held, whole.map(Content::Bytes))
+    let response = conclude(held.state(), whole.map(Content::Bytes));
+    // The client does not wait for `close`, in which the module may still use the request.
+    let unclosed = ModuleStream::new(held, body, None, &paces.next);
+    Answer { response, request: None, unclosed: Some(Box::new(unclosed)) }
 }
 
 /// The body's first chunk that is not empty: the head waits for it, as `start_response` may first be called in `next`.
@@ -104,16 +134,25 @@ fn first_chunk(
         match chunk {
             Chunk::Data([]) if count == 1 => return Ok(None),
             Chunk::Data([]) => {}
-            Chunk::Data(data) => return Ok(Some(data.to_vec())),
+            Chunk::Data(data) => {
+                let copy = held.state().copy(data);
+                return copy.map(Some).ok_or_else(|| format!("no memory for a chunk of {} bytes", data.len()));
+            }
             Chunk::End => return Ok(None),
             Chunk::Failed => return Err("next failed".to_owned()),
         }
     }
 }
 
-/// A response whose content is known.
+/// A response that needs nothing more of its module.
 fn finish(mut held: Held, content: Result<Content, String>) -> Answer {
     let state = held.state();
+    let response = conclude(state, content);
+    Answer { response, request: state.take_request(), unclosed: None }
+}
+
+/// A response whose content is known.
+fn conclude(state: &mut State, content: Result<Content, String>) -> Response {
     let content = content.and_then(|content| match content {
         Content::Failed(reason) => Err(reason),
         content => Ok(content),
@@ -122,14 +161,14 @@ fn finish(mut held: Held, content: Result<Content, String>) -> Answer {
         Some(head) => Ok((head, content)),
         None => Err("application returned without a call of start_response".to_owned()),
     });
-    let response = match content {
+    match content {
         _ if state.aborted => failed(),
         Ok(((status, fields), content)) => {
             let body = match content {
                 Content::Bytes(bytes) if bytes.is_empty() && state.written => Body::Written,
                 Content::Bytes(bytes) if bytes.is_empty() => Body::Empty,
                 Content::Bytes(bytes) => Body::Bytes(bytes.into()),
-                Content::File { file, offset, length } => Body::File { file: file.into(), offset, length },
+                Content::File { file, offset, length } => Body::File { file: Arc::new(file.into()), offset, length },
                 Content::Failed(_) => Body::Failed,
             };
             Response { status, fields, body }
@@ -138,18 +177,13 @@ fn finish(mut held: Held, content: Result<Content, String>) -> Answer {
             state.complain(&reason);
             if state.written { failed() } else { internal_error() }
         }
-    };
-    let request = state.request.take();
-    Answer { response, request }
+    }
 }
 
-fn stream(mut held: Held, body: ModuleBody, first: Vec<u8>) -> Answer {
-    let state = held.state();
+/// The head of a response whose content the module makes chunk by chunk.
+fn begin_stream(state: &mut State) -> (Status, Fields) {
     state.committed = true;
-    let (status, fields) = state.started.take().unwrap_or_else(|| (Status::new(500), Fields::default()));
-    let serial = state.generation.serial.clone();
-    let stream = ModuleStream { held, body, first: Some(first), serial };
-    Answer { response: Response { status, fields, body: Body::Stream(Box::new(stream)) }, request: None }
+    state.started.take().unwrap_or_else(|| (Status::new(500), Fields::default()))
 }
 
 /// What a client gets whose handler failed: no detail, which is in the log.
@@ -167,14 +201,26 @@ struct ModuleStream {
     body: ModuleBody,
     first: Option<Vec<u8>>,
     serial: Option<Arc<Serial>>,
+    pace: &'static Pace,
 }
 
 // SAFETY: the body is the module's, whose calls for one request do not overlap but may come on different threads.
 unsafe impl Send for ModuleStream {}
 
+impl ModuleStream {
+    fn new(mut held: Held, body: ModuleBody, first: Option<Vec<u8>>, pace: &'static Pace) -> ModuleStream {
+        let serial = held.state().generation.as_ref().and_then(|generation| generation.serial.clone());
+        ModuleStream { held, body, first, serial, pace }
+    }
+}
+
 impl Stream for ModuleStream {
     fn serial(&self) -> Option<&Arc<Serial>> {
         self.serial.as_ref()
+    }
+
+    fn pace(&self) -> &'static Pace {
+        self.pace
     }
 
     fn first(&mut self) -> Option<Vec<u8>> {

@@ -23,6 +23,7 @@ pub(super) struct Surroundings {
 }
 
 /// The values that have been made.
+#[derive(Default)]
 pub(super) struct Environ {
     /// How many bytes of the decoded path are `SCRIPT_NAME`; the rest is `PATH_INFO`.
     script_name_bytes: usize,
@@ -86,22 +87,32 @@ pub(super) struct Sources<'a> {
 }
 
 impl Environ {
-    /// An environ of which nothing has been made.
-    pub(super) fn new(script_name_bytes: usize) -> Environ {
-        Environ { script_name_bytes, made: Vec::new() }
+    /// Begins a request, for which nothing has been made.
+    pub(super) fn begin(&mut self, script_name_bytes: usize) {
+        self.script_name_bytes = script_name_bytes;
+    }
+
+    /// Ends the request: forgets its values.
+    pub(super) fn end(&mut self) {
+        self.script_name_bytes = 0;
+        self.made.clear();
+        self.made.shrink_to(MADE_KEPT);
     }
 
     /// The value of a key; absent is a null pointer, as is a value for which there is no memory.
     pub(super) fn value(&mut self, name: &[u8], sources: &mut Sources<'_>) -> host_str {
         let key = match sources.surroundings.pairs.iter().position(|(key, _)| key.as_bytes() == name) {
             Some(pair) => Key::Pair(pair),
-            None => match Variable::from_name(name) {
-                Some(variable) => Key::Variable(variable),
-                None => match name.strip_prefix(b"HTTP_").and_then(|name| field_of(name, sources.request)) {
-                    Some(field) => Key::Field(field),
+            None => {
+                let key = match name.strip_prefix(b"HTTP_") {
+                    Some(name) => field_of(name, sources.request).map(Key::Field),
+                    None => Variable::from_name(name).map(Key::Variable),
+                };
+                match key {
+                    Some(key) => key,
                     None => return ABSENT,
-                },
-            },
+                }
+            }
         };
         self.make(key, sources)
     }
@@ -127,7 +138,7 @@ impl Environ {
             if !is_visible(name) || first_of(name, sources.request) != Some(index) {
                 continue;
             }
-            let upper: Vec<u8> = name.bytes().map(environ_byte).collect();
+            let upper: Vec<u8> = name.iter().copied().map(environ_byte).collect();
             if !is_pair(&[b"HTTP_", upper.as_slice()].concat()) {
                 let key = made(sources.arena.text(&[b"HTTP_", &upper]));
                 all.push((key, self.make(Key::Field(index), sources)));
@@ -157,21 +168,29 @@ impl Environ {
         let path = request.path.as_bytes();
         let flag = |on| from_c(if on { c"1" } else { c"0" });
         match variable {
-            Variable::RequestMethod => made(arena.text(&[head.method().as_bytes()])),
+            Variable::RequestMethod => match head.method() {
+                "GET" => from_c(c"GET"),
+                "HEAD" => from_c(c"HEAD"),
+                "POST" => from_c(c"POST"),
+                other => made(arena.text(&[other.as_bytes()])),
+            },
             Variable::ScriptName => made(arena.text(&[&path[..self.script_name_bytes]])),
             Variable::PathInfo => made(arena.text(&[&path[self.script_name_bytes..]])),
-            Variable::QueryString => made(arena.text(&[head.query().unwrap_or_default().as_bytes()])),
+            Variable::QueryString => match head.query() {
+                None | Some("") => from_c(c""),
+                Some(query) => made(arena.text(&[query.as_bytes()])),
+            },
             Variable::ContentType => head.field("content-type").map_or(ABSENT, |value| made(arena.text(&[value]))),
             Variable::ContentLength => content_length(request, arena),
             Variable::ServerName => match head.host().map(host_without_port).filter(|host| !host.is_empty()) {
-                Some(host) => made(arena.text(&[host.as_bytes()])),
+                Some(host) => made(arena.text(&[host])),
                 None => match &*request.local {
                     Address::Unix(_) => from_c(c"localhost"),
                     local => address(local, arena),
                 },
             },
             Variable::ServerPort => match head.host().and_then(port_of).filter(|port| !port.is_empty()) {
-                Some(port) => made(arena.text(&[port.as_bytes()])),
+                Some(port) => made(arena.text(&[port])),
                 None => match &*request.local {
                     // The port of the scheme: a Unix socket has none of its own, and this is never empty.
                     Address::Unix(_) => from_c(c"80"),
@@ -206,17 +225,17 @@ fn content_length(request: &Request, arena: &mut Arena) -> host_str {
 /// The values of all fields of one name, joined (RFC 9110 §5.3; cookies by RFC 9113 §8.2.3).
 fn field_value(first: usize, sources: &mut Sources<'_>) -> host_str {
     let Some((name, value)) = sources.request.head.fields().nth(first) else { return ABSENT };
-    let same = |other: &str| other.eq_ignore_ascii_case(name);
-    if same("host") {
+    let same = |other: &[u8]| other.eq_ignore_ascii_case(name);
+    if same(b"host") {
         // RFC 9112 §3.2.2: "When an origin server receives a request with an absolute-form of request-target, the origin
         // server MUST ignore the received Host header field (if any) and instead use the host information of the
         // request-target."
-        return made(sources.arena.text(&[sources.request.head.host().unwrap_or_default().as_bytes()]));
+        return made(sources.arena.text(&[sources.request.head.host().unwrap_or_default()]));
     }
     if !sources.request.head.fields().skip(first + 1).any(|(other, _)| same(other)) {
         return made(sources.arena.text(&[value]));
     }
-    let separator: &[u8] = if same("cookie") { b"; " } else { b", " };
+    let separator: &[u8] = if same(b"cookie") { b"; " } else { b", " };
     let values: Vec<_> =
         sources.request.head.fields().filter(|(other, _)| same(other)).map(|(_, value)| value).collect();
     made(sources.arena.text(&[&values.join(separator)]))
@@ -224,40 +243,42 @@ fn field_value(first: usize, sources: &mut Sources<'_>) -> host_str {
 
 /// The first field whose name is that of an `HTTP_` key.
 fn field_of(upper: &[u8], request: &Request) -> Option<usize> {
-    request
-        .head
-        .fields()
-        .position(|(name, _)| is_visible(name) && name.bytes().map(environ_byte).eq(upper.iter().copied()))
+    request.head.fields().position(|(name, _)| is_named(name, upper) && is_visible(name))
 }
 
-fn first_of(name: &str, request: &Request) -> Option<usize> {
+/// Whether the key of a field of this name ends in `upper`.
+fn is_named(name: &[u8], upper: &[u8]) -> bool {
+    name.len() == upper.len() && name.iter().zip(upper).all(|(&byte, &upper)| environ_byte(byte) == upper)
+}
+
+fn first_of(name: &[u8], request: &Request) -> Option<usize> {
     request.head.fields().position(|(other, _)| other.eq_ignore_ascii_case(name))
 }
 
 /// Whether a field has an `HTTP_` key.
-fn is_visible(name: &str) -> bool {
+fn is_visible(name: &[u8]) -> bool {
     // SECURITY: `X_User` would become the key of `X-User`, which a front proxy may have checked; `Proxy` would become
     // HTTP_PROXY, which HTTP clients in handlers trust. PEP 3333 gives content type and length keys of their own.
-    !name.contains('_')
-        && !["proxy", "content-type", "content-length"].iter().any(|hidden| name.eq_ignore_ascii_case(hidden))
+    !name.contains(&b'_')
+        && ![&b"proxy"[..], b"content-type", b"content-length"].iter().any(|hidden| name.eq_ignore_ascii_case(hidden))
 }
 
 fn environ_byte(byte: u8) -> u8 {
     if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }
 }
 
-fn host_without_port(authority: &str) -> &str {
+fn host_without_port(authority: &[u8]) -> &[u8] {
     split_authority(authority).0
 }
 
-fn port_of(authority: &str) -> Option<&str> {
+fn port_of(authority: &[u8]) -> Option<&[u8]> {
     split_authority(authority).1
 }
 
-fn split_authority(authority: &str) -> (&str, Option<&str>) {
-    match authority.rfind(':') {
+fn split_authority(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr::memrchr(b':', authority) {
         // An IPv6 literal has colons inside its brackets.
-        Some(at) if !authority[at..].contains(']') => (&authority[..at], Some(&authority[at + 1..])),
+        Some(at) if !authority[at..].contains(&b']') => (&authority[..at], Some(&authority[at + 1..])),
         _ => (authority, None),
     }
 }
@@ -297,6 +318,9 @@ fn made(text: Option<(ptr::NonNull<u8>, usize)>) -> host_str {
 fn from_c(text: &CStr) -> host_str {
     host_str { ptr: text.as_ptr(), len: text.count_bytes() }
 }
+
+/// The list of more values than this is not kept for another request.
+const MADE_KEPT: usize = 64;
 
 /// No value.
 pub(super) const ABSENT: host_str = host_str { ptr: ptr::null(), len: 0 };

@@ -2,6 +2,10 @@
 //!
 //! The three objects and their state live in one allocation, so that a pointer to any of them leads to the state. While
 //! a module's code runs, no Rust reference into the allocation exists; each callback makes one and lets it go.
+//!
+//! The allocation outlives its request: it is used again by another request of the same thread, so that a small request
+//! allocates nothing. Between requests it has neither data nor pointers of any, and its functions refuse, as they do
+//! between the calls of a request.
 
 use super::arena::Arena;
 use super::body::{Content, HostBody};
@@ -12,8 +16,9 @@ use crate::request::Request;
 use crate::response::{FieldError, Fields, Status, Wire, WireError};
 use abi::ffi::*;
 use rustix::fs::OFlags;
+use std::cell::Cell;
 use std::ffi::{c_char, c_void};
-use std::mem::{offset_of, size_of};
+use std::mem::{self, offset_of, size_of};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -21,16 +26,23 @@ use std::sync::Arc;
 /// The allocation.
 #[repr(C)]
 struct Exchange {
-    env: host_env,
-    start_response: host_start_response,
-    writer: host_writer,
+    objects: Objects,
     state: State,
 }
 
+/// What the module sees.
+#[repr(C)]
+struct Objects {
+    env: host_env,
+    start_response: host_start_response,
+    writer: host_writer,
+}
+
 /// What a request has come to.
+#[derive(Default)]
 pub(super) struct State {
-    /// The build that answers it.
-    pub(super) generation: Arc<Generation>,
+    /// The build that answers it; none between requests.
+    pub(super) generation: Option<Arc<Generation>>,
     /// The request itself.
     pub(super) request: Option<Box<Request>>,
     /// The head, once `start_response` was called.
@@ -45,6 +57,8 @@ pub(super) struct State {
     arena: Arena,
     /// By pointer, because the module has the pointers.
     bodies: Vec<NonNull<HostBody>>,
+    /// One that no module has, to be used again.
+    spare_body: Option<NonNull<HostBody>>,
     during: During,
     /// Why the content can be read no further, for ever.
     read_failure: Option<i32>,
@@ -53,7 +67,9 @@ pub(super) struct State {
 }
 
 /// Which call into the module is under way.
+#[derive(Default)]
 enum During {
+    #[default]
     None,
     Application(*mut dyn Wire),
     Next(*mut dyn Wire),
@@ -70,42 +86,20 @@ unsafe impl Send for Held {}
 impl Held {
     /// An exchange in which nothing has happened yet.
     pub(super) fn new(generation: Arc<Generation>, request: Box<Request>, script_name_bytes: usize) -> Held {
-        let exchange = Exchange {
-            env: host_env {
-                size: size_of::<host_env>() as u32,
-                abi: HOST_ABI,
-                get,
-                each,
-                read,
-                readline,
-                errors,
-                alloc,
-                bytes,
-                file,
-                extension,
-            },
-            start_response: host_start_response {
-                size: size_of::<host_start_response>() as u32,
-                flags: 0,
-                call: start_response,
-            },
-            writer: host_writer { size: size_of::<host_writer>() as u32, flags: 0, write },
-            state: State {
-                generation,
-                request: Some(request),
-                started: None,
-                committed: false,
-                aborted: false,
-                written: false,
-                environ: Environ::new(script_name_bytes),
-                arena: Arena::default(),
-                bodies: Vec::new(),
-                during: During::None,
-                read_failure: None,
-                write_failure: None,
-            },
-        };
-        Held(NonNull::from(Box::leak(Box::new(exchange))))
+        let exchange = SPARE.try_with(|spare| spare.0.take()).ok().flatten();
+        let exchange = exchange.unwrap_or_else(|| {
+            let fresh = Box::new(Exchange { objects: OBJECTS, state: State::default() });
+            NonNull::from(Box::leak(fresh))
+        });
+        let mut held = Held(exchange);
+        // A module can write to the objects: what one has done to them must not meet the next.
+        // SAFETY: the exchange is alive, begins with the objects, and nobody else uses it.
+        unsafe { exchange.cast::<Objects>().write(OBJECTS) };
+        let state = held.state();
+        state.generation = Some(generation);
+        state.request = Some(request);
+        state.environ.begin(script_name_bytes);
+        held
     }
 
     /// The state, between calls.
@@ -119,7 +113,7 @@ impl Held {
         self.state().during = During::Application(erase(wire));
         let exchange = self.0.as_ptr();
         // SAFETY: the exchange is alive; the pointer keeps the provenance of the whole allocation.
-        let start_response = unsafe { ptr::addr_of_mut!((*exchange).start_response) };
+        let start_response = unsafe { &raw mut (*exchange).objects.start_response };
         // SAFETY: the function has the ABI's type, both objects live until the exchange ends, and this holder is in the
         // only call of this request.
         let body = unsafe { application(exchange.cast(), start_response) };
@@ -144,22 +138,122 @@ impl Held {
 
     /// Takes a body that the host made for this request, if that is one.
     pub(super) fn take_host_body(&mut self, at: *mut host_body) -> Option<Content> {
-        let bodies = &mut self.state().bodies;
-        let index = bodies.iter().position(|body| ptr::addr_eq(body.as_ptr(), at))?;
-        // SAFETY: `keep` leaked the box, and this was the only note of it.
-        let body = unsafe { Box::from_raw(bodies.swap_remove(index).as_ptr()) };
-        Some(body.into_rest())
+        let state = self.state();
+        let index = state.bodies.iter().position(|body| ptr::addr_eq(body.as_ptr(), at))?;
+        let mut body = state.bodies.swap_remove(index);
+        // SAFETY: `keep` leaked the box, and the module has given the body back: no other reference to it exists.
+        let content = unsafe { body.as_mut() }.take_rest();
+        state.retire(body);
+        Some(content)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // SAFETY: `new` leaked the box, and this is its only owner.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        self.state().reset();
+        // To this thread, where the next request is most likely to find it in the processor's caches. One is enough: a
+        // thread is in one call at a time. A thread that is ending has no place for it any more.
+        let surplus = SPARE.try_with(|spare| spare.0.replace(Some(self.0))).unwrap_or(Some(self.0));
+        surplus.into_iter().for_each(free);
     }
 }
 
+/// An exchange that no request uses.
+struct Spare(Cell<Option<NonNull<Exchange>>>);
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(free);
+    }
+}
+
+thread_local! {
+    static SPARE: Spare = const { Spare(Cell::new(None)) };
+}
+
+/// Frees an exchange of which the caller is the only owner.
+fn free(exchange: NonNull<Exchange>) {
+    // SAFETY: `Held::new` leaked the box; `Held` and `Spare` hand it over before they come here.
+    drop(unsafe { Box::from_raw(exchange.as_ptr()) });
+}
+
+const OBJECTS: Objects = Objects {
+    env: host_env {
+        size: size_of::<host_env>() as u32,
+        abi: HOST_ABI,
+        get,
+        each,
+        read,
+        readline,
+        errors,
+        alloc,
+        bytes,
+        file,
+        extension,
+    },
+    start_response: host_start_response {
+        size: size_of::<host_start_response>() as u32,
+        flags: 0,
+        call: start_response,
+    },
+    writer: host_writer { size: size_of::<host_writer>() as u32, flags: 0, write },
+};
+
 impl State {
+    /// Ends the request: frees or forgets all that is of it, and keeps some ordinary memory for another one.
+    fn reset(&mut self) {
+        self.take_bodies_back();
+        // By name, all of them: the compiler asks about a field that is added.
+        let State {
+            generation,
+            request,
+            started,
+            committed,
+            aborted,
+            written,
+            environ,
+            arena,
+            bodies,
+            spare_body: _,
+            during,
+            read_failure,
+            write_failure,
+        } = self;
+        (*generation, *request, *started) = (None, None, None);
+        (*committed, *aborted, *written) = (false, false, false);
+        environ.end();
+        arena.clear();
+        bodies.shrink_to(BODIES_KEPT);
+        *during = During::None;
+        (*read_failure, *write_failure) = (None, None);
+    }
+
+    /// Ends the request, and gives it back to the server.
+    pub(super) fn take_request(&mut self) -> Option<Box<Request>> {
+        self.take_bodies_back();
+        self.request.take()
+    }
+
+    /// Takes the bodies back that the module has made and not returned, and their memory.
+    fn take_bodies_back(&mut self) {
+        while let Some(mut body) = self.bodies.pop() {
+            // SAFETY: `keep` leaked the box, and the request, in which alone the module may use it, is over.
+            let content = unsafe { body.as_mut() }.take_rest();
+            if let (Content::Bytes(bytes), Some(request)) = (content, &mut self.request) {
+                request.spare.take_back(Vec::new(), bytes);
+            }
+            self.retire(body);
+        }
+    }
+
+    /// Keeps a body without content for another use, or frees it.
+    fn retire(&mut self, body: NonNull<HostBody>) {
+        if let Some(surplus) = self.spare_body.replace(body) {
+            // SAFETY: `keep` leaked the box, and this was the only note of it.
+            drop(unsafe { Box::from_raw(surplus.as_ptr()) });
+        }
+    }
+
     /// The request line, for the log.
     pub(super) fn request_line(&self) -> String {
         let Some(request) = &self.request else { return String::new() };
@@ -168,12 +262,8 @@ impl State {
 
     /// Logs what a module did wrong.
     pub(super) fn complain(&self, what: &str) {
-        tracing::error!(
-            "{} generation {}: {what} ({})",
-            self.generation.module,
-            self.generation.number,
-            self.request_line()
-        );
+        let Some(generation) = &self.generation else { return };
+        tracing::error!("{} generation {}: {what} ({})", generation.module, generation.number, self.request_line());
     }
 
     fn start(&mut self, status: &[u8], headers: &[host_header], exc_info: Option<&[u8]>) -> Result<(), String> {
@@ -191,26 +281,19 @@ impl State {
         let status = Status::parse(status).ok_or_else(|| {
             format!("malformed status {:?}; write it like \"200 OK\", from 200 to 999", String::from_utf8_lossy(status))
         })?;
-        let mut fields = Fields::default();
-        for header in headers {
-            // SAFETY: the caller of `start_response` gives readable strings.
-            let name = unsafe { slice(header.name) }.ok_or("a header has no name")?;
-            // SAFETY: as above.
-            let value = unsafe { slice(header.value) }.unwrap_or_default();
-            fields.push(name, value).map_err(|error| {
-                let name = String::from_utf8_lossy(name);
-                match error {
-                    FieldError::Name => format!("{name:?} is not a header name"),
-                    FieldError::Value => format!("the value of {name} has CR, LF, NUL or another control character"),
-                    FieldError::HopByHop => {
-                        format!("{name} is hop-by-hop: it belongs to the server, not to an application")
-                    }
-                    FieldError::ContentLength => "Content-Length is not a number, or is given twice".to_owned(),
-                }
-            })?;
+        let mut spare = self.request.as_mut().map(|request| &mut request.spare);
+        let buffer = spare.as_mut().map(|spare| mem::take(&mut spare.fields)).unwrap_or_default();
+        let mut fields = Fields::with_buffer(buffer);
+        // What is not sent gives its buffer back: the fields that are refused, or those that are replaced.
+        let pushed = push_all(&mut fields, headers);
+        let unsent = match pushed {
+            Ok(()) => self.started.replace((status, fields)).map(|(_, former)| former),
+            Err(_) => Some(fields),
+        };
+        if let Some((spare, unsent)) = spare.zip(unsent) {
+            spare.take_back(unsent.into_buffer(), Vec::new());
         }
-        self.started = Some((status, fields));
-        Ok(())
+        pushed
     }
 
     fn write(&mut self, data: &[u8]) -> i32 {
@@ -274,16 +357,60 @@ impl State {
         buffer.len() as i64
     }
 
+    /// A copy of a chunk, in the memory that is there for it if it fits; `None` if there is no memory.
+    pub(super) fn copy(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
+        let mut copy = match &mut self.request {
+            // The rest of the condition keeps a use for nothing from emptying it.
+            Some(request) if (1..=request.spare.content.capacity()).contains(&chunk.len()) => {
+                mem::take(&mut request.spare.content)
+            }
+            _ => Vec::new(),
+        };
+        copy.clear();
+        copy.try_reserve_exact(chunk.len()).ok()?;
+        copy.extend_from_slice(chunk);
+        Some(copy)
+    }
+
     fn keep(&mut self, content: Content) -> *mut host_body {
-        let body = NonNull::from(Box::leak(Box::new(HostBody::new(content))));
+        let body = match self.spare_body.take() {
+            Some(body) => {
+                // SAFETY: the body is the state's alone until the module gets it below.
+                unsafe { *body.as_ptr() = HostBody::new(content) };
+                body
+            }
+            None => NonNull::from(Box::leak(Box::new(HostBody::new(content)))),
+        };
         self.bodies.push(body);
         body.as_ptr().cast()
     }
 }
 
+/// Adds headers of a module; an error is said for its author.
+fn push_all(fields: &mut Fields, headers: &[host_header]) -> Result<(), String> {
+    for header in headers {
+        // SAFETY: the caller of `start_response` gives readable strings.
+        let name = unsafe { slice(header.name) }.ok_or("a header has no name")?;
+        // SAFETY: as above.
+        let value = unsafe { slice(header.value) }.unwrap_or_default();
+        fields.push(name, value).map_err(|error| {
+            let name = String::from_utf8_lossy(name);
+            match error {
+                FieldError::Name => format!("{name:?} is not a header name"),
+                FieldError::Value => format!("the value of {name} has CR, LF, NUL or another control character"),
+                FieldError::HopByHop => {
+                    format!("{name} is hop-by-hop: it belongs to the server, not to an application")
+                }
+                FieldError::ContentLength => "Content-Length is not a number, or is given twice".to_owned(),
+            }
+        })?;
+    }
+    Ok(())
+}
+
 impl Drop for State {
     fn drop(&mut self) {
-        for body in self.bodies.drain(..) {
+        for body in self.bodies.drain(..).chain(self.spare_body.take()) {
             // SAFETY: `keep` leaked the box, and the request, in which alone the module may use it, is over.
             drop(unsafe { Box::from_raw(body.as_ptr()) });
         }
@@ -340,8 +467,8 @@ unsafe extern "C" fn get(env: *mut host_env, key: host_str) -> host_str {
     let Some(state) = (unsafe { state_of(env, ENV) }) else { return ABSENT };
     // SAFETY: the module gives a readable string.
     let Some(key) = (unsafe { slice(key) }) else { return ABSENT };
-    let Some(request) = &state.request else { return ABSENT };
-    let surroundings = &state.generation.surroundings;
+    let (Some(request), Some(generation)) = (&state.request, &state.generation) else { return ABSENT };
+    let surroundings = &generation.surroundings;
     state.environ.value(key, &mut Sources { request, surroundings, arena: &mut state.arena })
 }
 
@@ -350,8 +477,8 @@ unsafe extern "C" fn each(env: *mut host_env, visit: Option<host_visit>, context
     let all = {
         // SAFETY: the module calls within the current call of this request, one at a time.
         let Some(state) = (unsafe { state_of(env, ENV) }) else { return HOST_STATE };
-        let Some(request) = &state.request else { return HOST_STATE };
-        let surroundings = &state.generation.surroundings;
+        let (Some(request), Some(generation)) = (&state.request, &state.generation) else { return HOST_STATE };
+        let surroundings = &generation.surroundings;
         state.environ.all(&mut Sources { request, surroundings, arena: &mut state.arena })
     };
     // No reference to the state is held here: `visit` may call back.
@@ -400,7 +527,8 @@ unsafe extern "C" fn errors(env: *mut host_env, text: host_str) {
     let text = &text[..text.len().min(ERRORS_BYTES_MAX)];
     for line in text.strip_suffix(b"\n").unwrap_or(text).split(|byte| *byte == b'\n') {
         let line = visible(line.strip_suffix(b"\r").unwrap_or(line));
-        tracing::warn!("{}: {line} ({})", state.generation.module, state.request_line());
+        let module = state.generation.as_ref().map_or("", |generation| &generation.module);
+        tracing::warn!("{module}: {line} ({})", state.request_line());
     }
 }
 
@@ -422,16 +550,10 @@ unsafe extern "C" fn bytes(env: *mut host_env, chunk: host_str) -> *mut host_bod
     // SAFETY: the module gives a readable string.
     let content = match unsafe { slice(chunk) } {
         _ if matches!(state.during, During::Close) => Content::Failed("bytes was called within close".to_owned()),
-        Some(chunk) => {
-            let mut copy = Vec::new();
-            match copy.try_reserve_exact(chunk.len()) {
-                Ok(()) => {
-                    copy.extend_from_slice(chunk);
-                    Content::Bytes(copy)
-                }
-                Err(_) => Content::Failed(format!("no memory for a body of {} bytes", chunk.len())),
-            }
-        }
+        Some(chunk) => match state.copy(chunk) {
+            Some(copy) => Content::Bytes(copy),
+            None => Content::Failed(format!("no memory for a body of {} bytes", chunk.len())),
+        },
         None if chunk.len == 0 => Content::Bytes(Vec::new()),
         None => Content::Failed("bytes was given no pointer".to_owned()),
     };
@@ -547,9 +669,12 @@ unsafe extern "C" fn write(object: *mut host_writer, data: host_str) -> i32 {
     }
 }
 
-const ENV: usize = offset_of!(Exchange, env);
-const START_RESPONSE: usize = offset_of!(Exchange, start_response);
-const WRITER: usize = offset_of!(Exchange, writer);
+const ENV: usize = offset_of!(Exchange, objects.env);
+const START_RESPONSE: usize = offset_of!(Exchange, objects.start_response);
+const WRITER: usize = offset_of!(Exchange, objects.writer);
+
+/// A module that makes more bodies for one request than this is unusual: their list is not kept.
+const BODIES_KEPT: usize = 16;
 
 /// More header fields than this are taken for a count that was not initialised.
 const HEADERS_MAX: usize = 1_000;

@@ -2,6 +2,7 @@
 
 use super::environ::Surroundings;
 use super::library::Library;
+use crate::pace::Paces;
 use crate::serial::Serial;
 use abi::ffi::{self, host_application, host_init, host_module_info};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,9 @@ use std::sync::{Arc, mpsc};
 
 /// A build that serves. When the last request that uses it ends, its `stop` is called, and it stays mapped for ever:
 /// destructors of thread locals, unique symbols and language runtimes make unloading unsound.
+// Every request of every loop counts itself in and out: aligned, what all of them read is not in the cache line that all
+// of them write to.
+#[repr(align(64))]
 pub struct Generation {
     /// The module's name.
     pub module: String,
@@ -22,10 +26,19 @@ pub struct Generation {
     /// For a module that is called one at a time.
     pub(super) serial: Option<Arc<Serial>>,
     streams_input: bool,
-    applications: Vec<(String, host_application)>,
+    applications: Vec<Entry>,
     stop: Option<Stop>,
     retired: mpsc::Sender<Retired>,
     _library: Library,
+}
+
+/// One application.
+pub(super) struct Entry {
+    /// The name that it is exported by.
+    pub(super) symbol: String,
+    pub(super) function: host_application,
+    /// Never freed, as the library is not.
+    pub(super) paces: &'static Paces,
 }
 
 /// A generation whose last request has ended, with its `stop` that is to be called: see [`retire`].
@@ -77,13 +90,13 @@ impl Generation {
         retired: mpsc::Sender<Retired>,
     ) -> Result<Generation, String> {
         let library = Library::open(&build.copy)?;
-        let mut applications = Vec::new();
+        let mut functions = Vec::new();
         for symbol in &build.applications {
             let address = library.function(symbol).ok_or_else(|| format!("exports no \"{symbol}\" any more"))?;
             // SAFETY: the ABI gives every application symbol this type, and the checker has found that the module was
             // compiled against it.
             let function = unsafe { transmute::<NonNull<c_void>, host_application>(address) };
-            applications.push((symbol.clone(), function));
+            functions.push((symbol.clone(), function));
         }
         let info = if build.described { library.data("host_module") } else { None };
         let info = info.map(|address| {
@@ -107,13 +120,18 @@ impl Generation {
         let flags = info.as_ref().map_or(0, |info| info.flags);
         let one_at_a_time = flags & ffi::HOST_NOT_THREAD_SAFE != 0;
         surroundings.multithread &= !one_at_a_time;
+        let blocks = flags & ffi::HOST_BLOCKING != 0;
+        let entry = |(symbol, function)| {
+            let paces = if blocks { Paces::that_block() } else { Paces::default() };
+            Entry { symbol, function, paces: Box::leak(Box::new(paces)) }
+        };
         Ok(Generation {
             module: build.module.clone(),
             number: build.generation,
             surroundings,
             serial: one_at_a_time.then(Arc::default),
             streams_input: flags & ffi::HOST_STREAM_INPUT != 0,
-            applications,
+            applications: functions.into_iter().map(entry).collect(),
             stop: info.and_then(|info| info.stop),
             retired,
             _library: library,
@@ -125,13 +143,14 @@ impl Generation {
         self.streams_input
     }
 
-    /// Whether it has this application.
-    pub fn has(&self, symbol: &str) -> bool {
-        self.application(symbol).is_some()
+    /// Which application has this name.
+    pub(super) fn find(&self, symbol: &str) -> Option<usize> {
+        self.applications.iter().position(|entry| entry.symbol == symbol)
     }
 
-    pub(super) fn application(&self, symbol: &str) -> Option<host_application> {
-        self.applications.iter().find(|(name, _)| name == symbol).map(|(_, function)| *function)
+    /// The application that [`find`](Self::find) has found.
+    pub(super) fn application(&self, index: usize) -> &Entry {
+        &self.applications[index]
     }
 }
 

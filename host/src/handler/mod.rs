@@ -13,6 +13,6 @@ pub mod library;
 pub mod needed;
 mod registry;
 
-pub use call::{Answer, Application, Ticket, answer};
+pub use call::{Answer, NoTicket, Ticket, answer};
 pub use generation::{Generation, Loadable, Retired, retire};
-pub use registry::{Module, Registry};
+pub use registry::Registry;

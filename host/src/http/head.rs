@@ -1,7 +1,8 @@
 //! A request's head: request line and fields (RFC 9112 §3, §5).
 //!
-//! Parsing goes: skip one empty line, find the end, let httparse split it, then judge what the parts mean together: target,
-//! host, framing, persistence. What is wrong is said in words, because people type requests by hand.
+//! Parsing goes: skip one empty line, let httparse split the head, then judge what the parts mean together: target, host,
+//! framing, persistence. Where httparse finds no head, `lines` says in words what is wrong, because people type requests
+//! by hand.
 
 use super::framing::{Framing, FramingFields};
 use super::{Reject, lines, target, trim_whitespace};
@@ -12,8 +13,11 @@ use std::mem::MaybeUninit;
 pub struct Head {
     /// From the request line to the empty line that ends the head.
     bytes: Vec<u8>,
-    method: Span,
-    target: Span,
+    /// The method, and the target behind it: what is kept as text need not be validated again whenever it is read.
+    line: String,
+    /// The method ends, and the target begins, here in the line.
+    method_end: usize,
+    /// In the line, as is the query.
     path: Span,
     query: Option<Span>,
     host: Option<Span>,
@@ -55,37 +59,42 @@ impl Head {
         // RFC 9112 §2.2: a server "SHOULD ignore at least one empty line (CRLF) received prior to the request-line".
         let skipped = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
         let bytes = &bytes[skipped..];
-        lines::check_method(bytes)?;
-        match lines::scan(bytes, limits.head_bytes_max.min(u32::MAX as usize)) {
-            lines::Scan::Complete { head } => {
-                self.bytes.extend_from_slice(&bytes[..head]);
-                self.read().inspect_err(|_| self.clear())?;
-                Ok(Some(skipped + head))
+        let bytes_max = limits.head_bytes_max.min(u32::MAX as usize);
+        // Most requests come alone and have no content: what ends like a head is split at once. Anything else is
+        // searched for the end first, which costs little, so that a client who sends byte by byte cannot have all that
+        // it has sent split again with each byte.
+        let head = match bytes.ends_with(b"\r\n\r\n") {
+            true => bytes.len().min(bytes_max),
+            false => match find_end(bytes, bytes_max)? {
+                Some(head) => head,
+                None => return Ok(None),
+            },
+        };
+        if let Some(head) = self.read(&bytes[..head], bytes_max).inspect_err(|_| self.clear())? {
+            return Ok(Some(skipped + head));
+        }
+        match find_end(bytes, bytes_max)? {
+            None => Ok(None),
+            Some(head) => {
+                lines::check(&bytes[..head])?;
+                Err(Reject::bad_request("the head of the request is malformed"))
             }
-            lines::Scan::Incomplete { lines } => {
-                // Only when a line has just been completed: then it is worth it, and a head has few of these moments.
-                if lines == bytes.len() {
-                    lines::check(&bytes[..lines])?;
-                }
-                Ok(None)
-            }
-            lines::Scan::Refused { lines, reject } => Err(lines::check(&bytes[..lines]).err().unwrap_or(reject)),
         }
     }
 
     /// The method, as sent: methods are case-sensitive (RFC 9110 §9.1).
     pub fn method(&self) -> &str {
-        self.text(self.method)
+        &self.line[..self.method_end]
     }
 
     /// The request target, as sent.
     pub fn target(&self) -> &str {
-        self.text(self.target)
+        &self.line[self.method_end..]
     }
 
     /// The target's path, as sent and still encoded. The absolute-form is reduced to its path. `*` for `OPTIONS *`.
     pub fn path(&self) -> &str {
-        match self.text(self.path) {
+        match &self.line[self.path.range()] {
             // RFC 9112 §3.2.1: an empty path, which only the absolute-form can have, means "/".
             "" => "/",
             path => path,
@@ -94,7 +103,7 @@ impl Head {
 
     /// What follows `?` in the target, as sent.
     pub fn query(&self) -> Option<&str> {
-        self.query.map(|span| self.text(span))
+        self.query.map(|span| &self.line[span.range()])
     }
 
     /// The version's minor number: 0 for HTTP/1.0, 1 for HTTP/1.1.
@@ -103,13 +112,16 @@ impl Head {
     }
 
     /// Host and maybe port that the client asked for: the absolute-form's, else the `Host` field's (RFC 9112 §3.2.2).
-    pub fn host(&self) -> Option<&str> {
-        self.host.map(|span| self.text(span))
+    ///
+    /// It is ASCII.
+    pub fn host(&self) -> Option<&[u8]> {
+        self.host.map(|span| self.slice(span))
     }
 
-    /// The fields in order: name as sent, value without the whitespace around it. Values may have any byte from 0x80 up.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|field| (self.text(field.name), self.slice(field.value)))
+    /// The fields in order: name as sent, a token; value without the whitespace around it, which may have any byte from
+    /// 0x80 up.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|field| (self.slice(field.name), self.slice(field.value)))
     }
 
     /// The value of the first field of this name, in any case.
@@ -143,76 +155,104 @@ impl Head {
         &self.bytes
     }
 
-    /// Splits `self.bytes`, a head whose every line ends in CRLF, and judges it.
-    fn read(&mut self) -> Result<(), Reject> {
-        let bytes = self.bytes.as_slice();
-        let span = |part: &[u8]| Span::of(bytes, part);
+    /// Splits the head at the front of `bytes`, and judges it; says how long it is. `None` if there is none that the
+    /// grammar and the limits allow, or not all of it: then nothing has changed.
+    fn read(&mut self, bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, Reject> {
         let mut storage = [const { MaybeUninit::uninit() }; lines::FIELDS_MAX];
         let mut request = httparse::Request::new(&mut []);
-        let (Ok(httparse::Status::Complete(_)), Some(method), Some(target), Some(minor)) =
+        let (Ok(httparse::Status::Complete(length)), Some(method), Some(target), Some(minor)) =
             (request.parse_with_uninit_headers(bytes, &mut storage), request.method, request.path, request.version)
         else {
-            lines::check(bytes)?;
-            return Err(Reject::bad_request("the head of the request is malformed"));
+            return Ok(None);
         };
+        let bytes = &bytes[..length];
+        let span = |part: &[u8]| Span::of(bytes, part);
+        let starts = request.headers.iter().map(|header| span(header.name.as_bytes()).start as usize);
+        if !lines::are_strict(bytes, method.as_bytes(), starts, bytes_max) {
+            return Ok(None);
+        }
         let parts = target::parse(method.as_bytes(), target.as_bytes())?;
-        self.method = span(method.as_bytes());
-        self.target = span(target.as_bytes());
-        self.path = span(parts.path);
-        self.query = parts.query.map(span);
-        self.minor = minor;
 
         let mut framing = FramingFields::default();
         let mut host = None;
         let mut connection = Connection::default();
         let mut expects_continue = false;
+        self.fields.reserve(request.headers.len());
         for header in request.headers.iter() {
             let (name, value) = (header.name, header.value);
             self.fields.push(Field { name: span(name.as_bytes()), value: span(value) });
-            if name.eq_ignore_ascii_case("host") {
-                // RFC 9112 §3.2: 400 to "any request message that contains more than one Host header field line or a Host
-                // header field with an invalid field value". Empty is invalid where a host is needed (RFC 9110 §4.2.1).
-                if host.replace(value).is_some() {
-                    return Err(Reject::bad_request("there must be one Host header, not several"));
+            // By the length first: most fields are none of these.
+            match name.len() {
+                4 if name.eq_ignore_ascii_case("host") => {
+                    // RFC 9112 §3.2: 400 to "any request message that contains more than one Host header field line or a
+                    // Host header field with an invalid field value". Empty is invalid where a host is needed (RFC 9110
+                    // §4.2.1).
+                    if host.replace(value).is_some() {
+                        return Err(Reject::bad_request("there must be one Host header, not several"));
+                    }
+                    if !target::is_authority(value) {
+                        return Err(Reject::bad_request("the Host header is not a valid host"));
+                    }
                 }
-                if !target::is_authority(value) {
-                    return Err(Reject::bad_request("the Host header is not a valid host"));
+                6 if name.eq_ignore_ascii_case("expect") => {
+                    expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
                 }
-            } else if name.eq_ignore_ascii_case("content-length") {
-                framing.content_length(value)?;
-            } else if name.eq_ignore_ascii_case("transfer-encoding") {
-                framing.transfer_encoding(value)?;
-            } else if name.eq_ignore_ascii_case("connection") {
-                connection.add(value);
-            } else if name.eq_ignore_ascii_case("expect") {
-                expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                10 if name.eq_ignore_ascii_case("connection") => connection.add(value),
+                14 if name.eq_ignore_ascii_case("content-length") => framing.content_length(value)?,
+                17 if name.eq_ignore_ascii_case("transfer-encoding") => framing.transfer_encoding(value)?,
+                _ => {}
             }
         }
         if host.is_none() && minor == 1 {
             return Err(Reject::bad_request("HTTP/1.1 needs a Host header"));
         }
+        self.bytes.extend_from_slice(bytes);
+        self.line.push_str(method);
+        self.line.push_str(target);
+        self.method_end = method.len();
+        let in_line = |part: &[u8]| Span::of(target.as_bytes(), part).moved_by(method.len());
+        (self.path, self.query) = (in_line(parts.path), parts.query.map(in_line));
+        self.minor = minor;
         self.host = parts.authority.or(host).map(span);
         self.framing = framing.decide(minor)?;
         self.keep_alive = connection.keep_alive(minor);
         // RFC 9110 §10.1.1: to be ignored in HTTP/1.0, and there is nothing to wait for without content.
         self.expects_continue =
             expects_continue && minor == 1 && !matches!(self.framing, Framing::None | Framing::Length(0));
-        Ok(())
+        Ok(Some(length))
     }
 
+    /// Forgets everything but the buffers.
     fn clear(&mut self) {
-        let Head { mut bytes, mut fields, .. } = std::mem::take(self);
-        bytes.clear();
-        fields.clear();
-        *self = Head { bytes, fields, ..Head::default() };
+        self.bytes.clear();
+        self.line.clear();
+        self.fields.clear();
+        self.method_end = 0;
+        self.path = Span::default();
+        (self.query, self.host) = (None, None);
+        self.minor = 0;
+        self.framing = Framing::None;
+        (self.keep_alive, self.expects_continue) = (false, false);
     }
 
     fn slice(&self, span: Span) -> &[u8] {
-        &self.bytes[span.start as usize..span.end as usize]
+        &self.bytes[span.range()]
     }
+}
 
-    fn text(&self, span: Span) -> &str {
-        std::str::from_utf8(self.slice(span)).expect("parse takes only ASCII outside of field values")
+/// Where the head at the front of `bytes` ends, if it is complete; a mistake in what there is so far.
+fn find_end(bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, Reject> {
+    lines::check_method(bytes)?;
+    match lines::scan(bytes, bytes_max) {
+        lines::Scan::Complete { head } => Ok(Some(head)),
+        lines::Scan::Incomplete { lines } => {
+            // Only when a line has just been completed: then it is worth it, and a head has few of these moments.
+            if lines == bytes.len() {
+                lines::check(&bytes[..lines])?;
+            }
+            Ok(None)
+        }
+        lines::Scan::Refused { lines, reject } => Err(lines::check(&bytes[..lines]).err().unwrap_or(reject)),
     }
 }
 
@@ -245,6 +285,14 @@ impl Span {
         }
         let start = part.as_ptr().addr() - whole.as_ptr().addr();
         Span { start: start as u32, end: (start + part.len()) as u32 }
+    }
+
+    fn moved_by(self, bytes: usize) -> Span {
+        Span { start: self.start + bytes as u32, end: self.end + bytes as u32 }
+    }
+
+    fn range(self) -> std::ops::Range<usize> {
+        self.start as usize..self.end as usize
     }
 }
 
@@ -288,6 +336,13 @@ mod tests {
         }
     }
 
+    /// A head that comes alone is split without a search for its end: that must not show.
+    #[track_caller]
+    fn assert_alone_or_not_is_the_same(text: &[u8]) {
+        let shown = |text: &[u8]| parse(text).map(|head| head.map(|head| format!("{head:?}")));
+        assert_eq!(shown(text), shown(&[text, b"x"].concat()), "{:?}", text.escape_ascii().to_string());
+    }
+
     #[test]
     fn a_head_is_split_into_its_parts() {
         let text =
@@ -295,12 +350,12 @@ mod tests {
         let mut head = Head::default();
         assert_eq!(head.parse(text.as_bytes(), LIMITS), Ok(Some(text.len() - 4)));
         assert_eq!((head.method(), head.target(), head.minor()), ("GET", "/a%20b?x=1&y", 1));
-        assert_eq!((head.path(), head.query(), head.host()), ("/a%20b", Some("x=1&y"), Some("a.example:80")));
+        assert_eq!((head.path(), head.query(), head.host()), ("/a%20b", Some("x=1&y"), Some(&b"a.example:80"[..])));
         assert_eq!(head.field("X-ONE"), Some(&b"one"[..]));
         assert_eq!(head.values("x-One").collect::<Vec<_>>(), [b"one", b"two"]);
         assert_eq!((head.field("empty"), head.field("absent")), (Some(&b""[..]), None));
         let names: Vec<_> = head.fields().map(|(name, _)| name).collect();
-        assert_eq!(names, ["Host", "X-One", "x-one", "Empty"]);
+        assert_eq!(names, [&b"Host"[..], b"X-One", b"x-one", b"Empty"]);
         assert_eq!(head.raw(), &text.as_bytes()[..text.len() - 4]);
         assert_eq!((head.framing(), head.keep_alive(), head.expects_continue()), (Framing::None, true, false));
     }
@@ -423,6 +478,7 @@ mod tests {
         let long = "M".repeat(32);
         assert_eq!(head(&format!("{long} / HTTP/1.0\r\n\r\n")).method(), long);
         assert_eq!(refusal(format!("{long}M / HTTP/1.0\r\n\r\n")).status, 501);
+        assert_alone_or_not_is_the_same(format!("{long}M / HTTP/1.0\r\n\r\n").as_bytes());
     }
 
     #[test]
@@ -440,15 +496,21 @@ mod tests {
         assert!(parse(&value(room + 1).as_bytes()[..1023]).unwrap().is_none());
         assert_eq!(parse(&value(room + 1).as_bytes()[..1024]).unwrap_err().status, 431);
 
+        for text in [target(450), target(512), target(2000), value(room), value(room + 1), value(5000)] {
+            assert_alone_or_not_is_the_same(text.as_bytes());
+        }
+
         let fields = |count| format!("GET / HTTP/1.0\r\n{}\r\n", "a:b\r\n".repeat(count));
         assert_eq!(head(&fields(100)).fields().count(), 100);
         assert_eq!(refusal(fields(101)).status, 431);
+        assert_alone_or_not_is_the_same(fields(100).as_bytes());
+        assert_alone_or_not_is_the_same(fields(101).as_bytes());
     }
 
     #[test]
     fn the_absolute_form_names_the_host() {
         let absolute = head("GET http://a.example/p?q HTTP/1.1\r\nHost: b.example\r\n\r\n");
-        assert_eq!((absolute.path(), absolute.query(), absolute.host()), ("/p", Some("q"), Some("a.example")));
+        assert_eq!((absolute.path(), absolute.query(), absolute.host()), ("/p", Some("q"), Some(&b"a.example"[..])));
         assert_eq!(absolute.target(), "http://a.example/p?q");
         assert_eq!(head("GET http://a.example?q HTTP/1.0\r\n\r\n").path(), "/");
         assert_eq!(head("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").path(), "*");
@@ -534,6 +596,7 @@ mod tests {
             let text: Vec<u8> =
                 (0..random.below(14)).flat_map(|_| PIECES[random.below(PIECES.len())]).copied().collect();
             assert_prefixes_agree(&text);
+            assert_alone_or_not_is_the_same(&[text.as_slice(), b"\r\n\r\n"].concat());
             complete += usize::from(parse(&text).is_ok_and(|head| head.is_some()));
         }
         assert!(complete > 100, "only {complete} inputs were heads");
@@ -548,6 +611,9 @@ mod tests {
                 let mut text = text.to_vec();
                 text[position] = byte;
                 assert_prefixes_agree(&text);
+                if text.ends_with(b"\r\n\r\n") {
+                    assert_alone_or_not_is_the_same(&text);
+                }
                 let lines::Scan::Complete { head } = lines::scan(&text, LIMITS.head_bytes_max) else { continue };
                 let shown = text.escape_ascii().to_string();
                 let fast = httparse::Request::new(&mut [httparse::EMPTY_HEADER; 8]).parse(&text[..head]).is_ok();

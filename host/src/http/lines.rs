@@ -1,8 +1,8 @@
 //! The lines of a head: where they end, and what is wrong with one, in words.
 //!
-//! [`scan`] finds the end of a head in one pass over its line ends. [`check`] goes through complete lines slowly and says
-//! what is wrong: for a head that is not complete yet, so that who types by hand hears of a mistake at once, and for
-//! one that the fast parser has refused.
+//! [`are_strict`] holds what the fast parser has taken to what it leaves open. [`scan`] finds the end of a head in one pass
+//! over its line ends. [`check`] goes through complete lines slowly and says what is wrong: for a head that is not complete
+//! yet, so that who types by hand hears of a mistake at once, and for one that the fast parser has refused.
 
 use super::{Reject, is_field_value_byte, is_token, is_token_byte, target};
 
@@ -69,6 +69,20 @@ pub fn scan(bytes: &[u8], head_bytes_max: usize) -> Scan {
         };
     }
     Scan::Incomplete { lines: line }
+}
+
+/// Whether a head that the fast parser has taken is one that [`scan`] and [`check_method`] take: it begins with the method,
+/// whose length is bounded as that of the request line is, and each line ends in CRLF. `names` is where the fields begin.
+pub fn are_strict(head: &[u8], method: &[u8], names: impl Iterator<Item = usize>, head_bytes_max: usize) -> bool {
+    let ends_before = |at: usize| at >= 2 && head[at - 2..at] == *b"\r\n";
+    // The empty line at the end comes behind the line of the last field.
+    let mut lines = names.chain([head.len() - 2]);
+    let request_line_fits = lines.next().is_some_and(|first| ends_before(first) && first <= head_bytes_max / 2);
+    request_line_fits
+        && lines.all(ends_before)
+        && ends_before(head.len())
+        && head.starts_with(method)
+        && method.len() <= METHOD_BYTES_MAX
 }
 
 /// Checks the method at the front of a head that may have just begun. CR and LF are left to [`scan`] and [`check`].

@@ -51,6 +51,10 @@ impl Path {
 
     /// Appends the path of `raw` to the empty buffer.
     fn read(&mut self, raw: &[u8]) -> Result<(), Reject> {
+        if is_resolved(raw) {
+            self.bytes.extend_from_slice(raw);
+            return Ok(());
+        }
         let Some(raw) = raw.strip_prefix(b"/") else {
             return Err(Reject::bad_request("the path must begin with a slash"));
         };
@@ -78,6 +82,16 @@ impl Path {
         }
         Ok(())
     }
+}
+
+/// Whether `raw` is what it means: it begins with a slash, nothing in it is encoded, and no segment begins with a dot.
+fn is_resolved(raw: &[u8]) -> bool {
+    let mut before = 0;
+    raw.first() == Some(&b'/')
+        && raw.iter().all(|&byte| {
+            let begins_segment = std::mem::replace(&mut before, byte) == b'/';
+            !(byte == b'%' || byte == b'.' && begins_segment)
+        })
 }
 
 /// Appends `segment` to `out` with its percent-encoding undone (RFC 3986 §2.1).

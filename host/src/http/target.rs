@@ -15,19 +15,24 @@ pub struct Target<'a> {
 
 /// Parses the target of a request with this method. All of its bytes are visible ASCII afterwards.
 pub fn parse<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, Reject> {
-    if let Some(byte) = target.iter().find(|byte| !byte.is_ascii_graphic() || **byte == b'#') {
-        return Err(Reject::bad_request(match byte {
-            b' ' => "a space in the target must be sent as %20",
-            b'#' => "a fragment (#) must not be sent: it stays with the client",
-            0x80.. => "the target must be ASCII: percent-encode other bytes",
-            _ => "the target has a control character",
-        }));
+    let mut mark = None;
+    for (at, &byte) in target.iter().enumerate() {
+        if !PATH_BYTES[usize::from(byte)] {
+            match byte {
+                b'?' => mark = mark.or(Some(at)),
+                b'!'..=b'~' if byte != b'#' => {}
+                _ => return Err(Reject::bad_request(fault(byte))),
+            }
+        }
     }
     if method == b"CONNECT" {
         return Err(Reject::new(501, "CONNECT asks for a tunnel, and this server is no proxy"));
     }
     if target.first() == Some(&b'/') {
-        let (path, query) = split_query(target);
+        let (path, query) = match mark {
+            Some(mark) => (&target[..mark], Some(&target[mark + 1..])),
+            None => (target, None),
+        };
         return Ok(Target { path, query, authority: None });
     }
     if target == b"*" {
@@ -50,6 +55,19 @@ pub fn parse<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, Reject> 
     Ok(Target { path, query, authority: Some(authority) })
 }
 
+/// The bytes that most targets are made of.
+const PATH_BYTES: [bool; 256] = super::alphanumeric_and(b"/.-_~%&=");
+
+/// What is wrong with a target that has this byte.
+fn fault(byte: u8) -> &'static str {
+    match byte {
+        b' ' => "a space in the target must be sent as %20",
+        b'#' => "a fragment (#) must not be sent: it stays with the client",
+        0x80.. => "the target must be ASCII: percent-encode other bytes",
+        _ => "the target has a control character",
+    }
+}
+
 /// Whether `bytes` are a host that is not empty, and maybe a port (RFC 3986 §3.2.2, §3.2.3).
 ///
 /// User information is refused, as RFC 9110 §4.2.4 asks for URIs from strangers.
@@ -61,16 +79,38 @@ pub fn is_authority(bytes: &[u8]) -> bool {
             (address.parse::<std::net::Ipv6Addr>().is_ok(), &rest[end + 1..])
         }
         None => {
-            let end = memchr::memchr(b':', bytes).unwrap_or(bytes.len());
-            (is_registered_name(&bytes[..end]), &bytes[end..])
+            // Most hosts are made of these bytes alone, up to the port: that is no more than one look at each.
+            let end = bytes.iter().position(|&byte| !is_plain(byte)).unwrap_or(bytes.len());
+            match bytes.get(end) {
+                None | Some(b':') => (end > 0, &bytes[end..]),
+                _ => {
+                    let end = memchr::memchr(b':', bytes).unwrap_or(bytes.len());
+                    (is_registered_name(&bytes[..end]), &bytes[end..])
+                }
+            }
         }
     };
     let port_is_valid = match port {
         [] | [b':'] => true,
-        [b':', digits @ ..] => super::parse_decimal(digits).is_ok_and(|port| port <= 65535),
+        [b':', digits @ ..] => is_port(digits),
         _ => false,
     };
     host_is_valid && port_is_valid
+}
+
+/// Whether `digits` are a decimal number up to 65535.
+fn is_port(digits: &[u8]) -> bool {
+    let port = digits.iter().try_fold(0, |port: u32, digit| {
+        let port = port * 10 + u32::from(digit.wrapping_sub(b'0'));
+        (digit.is_ascii_digit() && port <= 65535).then_some(port)
+    });
+    port.is_some()
+}
+
+/// Whether `byte` stands for itself in a host: unreserved characters (RFC 3986 §2.3).
+fn is_plain(byte: u8) -> bool {
+    const TABLE: [bool; 256] = super::alphanumeric_and(b"-._~");
+    TABLE[usize::from(byte)]
 }
 
 /// `reg-name` of RFC 3986 §3.2.2, which covers IPv4 addresses, but not empty (RFC 9110 §4.2.1).
@@ -82,9 +122,8 @@ fn is_registered_name(name: &[u8]) -> bool {
                 [high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
                 _ => return false,
             },
-            b'-' | b'.' | b'_' | b'~' => after,
             b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => after,
-            _ if byte.is_ascii_alphanumeric() => after,
+            _ if is_plain(*byte) => after,
             _ => return false,
         };
     }
@@ -162,9 +201,18 @@ mod tests {
 
     #[test]
     fn authorities_are_hosts_with_maybe_a_port() {
-        for good in
-            ["a", "a.example", "127.0.0.1:7788", "[::1]", "[::ffff:1.2.3.4]:80", "a:", "my_host-1", "a%20b", "a:65535"]
-        {
+        for good in [
+            "a",
+            "a.example",
+            "127.0.0.1:7788",
+            "[::1]",
+            "[::ffff:1.2.3.4]:80",
+            "a:",
+            "my_host-1",
+            "a%20b",
+            "a:65535",
+            "a:000080",
+        ] {
             assert!(is_authority(good.as_bytes()), "{good}");
         }
         for bad in [
@@ -174,6 +222,9 @@ mod tests {
             "a:b",
             "a:1:2",
             "a:65536",
+            "a:4294967297",
+            "a:8x",
+            "a:-1",
             "a/b",
             "u@a",
             "[::1",

@@ -1,129 +1,170 @@
-//! The one place where a module's code is called, and where its connection is owned meanwhile.
+//! The one place where a module's code is called. A call owns its connection; the event loop has no part in it.
 
-use super::Settings;
 use super::connection::Connection;
-use super::output::Flow;
-use crate::http::encode;
-use crate::response::{Chunk, Fields, Status, Wire, WireError};
-use crate::route::{self, Application, Ticket};
+use super::slots::SlotId;
+use super::wire::{ConnectionWire, NoWire};
+use super::{Letter, Shared};
+use crate::pace::{Pace, Way};
+use crate::response::{Body, Chunk, Stream};
+use crate::route::{self, Ticket};
 use crate::serial::Permit;
-use crate::sys::socket::{self, Direction, Moved};
-use std::os::fd::AsFd;
-use std::time::SystemTime;
 
-/// A call into a module.
+/// A call that is to be made.
+pub(super) struct Call {
+    pub(super) work: Work,
+    pub(super) way: Way,
+    pub(super) permits: Permits,
+}
+
+/// What it calls.
 pub(super) enum Work {
     /// The application itself, with the request.
-    Application { application: Application, ticket: Ticket, permit: Option<Permit> },
+    Application(Ticket),
     /// `next` of the body that is being sent.
-    Next { permit: Option<Permit> },
-    /// `close` of that body.
-    Close { permit: Option<Permit> },
+    Next,
+    /// The end of that body, of which the client needs no more.
+    Close,
 }
 
-/// Does the work. It may block; whoever calls this has no access to the event loop meanwhile.
-pub(super) fn perform(connection: &mut Connection, work: Work, settings: &Settings) {
-    match work {
-        Work::Application { application, ticket, permit } => {
-            let Some(request) = connection.request.take() else { return };
-            let answer = route::answer(ticket, &application, request, &mut ConnectionWire { connection, settings });
-            connection.request = answer.request;
-            connection.answer = Some(answer.response);
-            drop(permit);
-        }
-        Work::Next { permit } => {
-            let Some(mut stream) = connection.output.stream.take() else { return };
-            match stream.next(&mut ConnectionWire { connection, settings }) {
-                Chunk::Data(data) => {
-                    connection.output.content(data);
-                    connection.output.stream = Some(stream);
-                }
-                Chunk::End => {
-                    stream.close();
-                    connection.output.end();
-                }
-                Chunk::Failed => {
-                    stream.close();
-                    connection.output.failed = true;
-                }
-            }
-            drop(permit);
-        }
-        Work::Close { permit } => {
-            if let Some(stream) = connection.output.stream.take() {
-                stream.close();
-            }
-            drop(permit);
+/// The right to call, given back by dropping it: of the module's door, if it is called one at a time, and of the
+/// processors', if the call keeps one busy.
+pub(super) type Permits = [Option<Permit>; 2];
+
+/// Where a connection comes from, and goes back to.
+#[derive(Clone, Copy)]
+pub(super) struct Origin<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) loop_index: usize,
+    pub(super) id: SlotId,
+}
+
+/// What a call has come to.
+pub(super) struct Outcome {
+    /// None if it has gone back before the end of the call.
+    pub(super) connection: Option<Connection>,
+    /// What is still to be called, when the client has all that is meant for it.
+    pub(super) epilogue: Option<Box<Epilogue>>,
+}
+
+/// A body that has nothing more to give to the client, and has not been closed.
+pub(super) struct Epilogue {
+    stream: Box<dyn Stream>,
+    /// `next` has said that there is nothing more.
+    exhausted: bool,
+    permits: Permits,
+}
+
+impl Call {
+    /// The pace of this kind of calls.
+    pub(super) fn pace(&self, connection: &Connection) -> Option<&'static Pace> {
+        match &self.work {
+            Work::Application(ticket) => Some(&ticket.paces().call),
+            Work::Next | Work::Close => connection.space.output.stream.as_ref().map(|stream| stream.pace()),
         }
     }
-}
 
-/// The connection, for `write` and for content that is read as it arrives. Both block, within the time limits.
-struct ConnectionWire<'a> {
-    connection: &'a mut Connection,
-    settings: &'a Settings,
-}
-
-impl Wire for ConnectionWire<'_> {
-    fn write(&mut self, status: &Status, fields: &Fields, data: &[u8]) -> Result<(), WireError> {
-        if !self.connection.output.begun {
-            let date = httpdate::fmt_http_date(SystemTime::now());
-            let context = self.connection.traits.context(self.settings, &date);
-            self.connection.output.begin(status, fields, None, &context);
-        }
-        let fits = self.connection.output.content(data);
-        self.flush()?;
-        if fits { Ok(()) } else { Err(WireError::TooLarge) }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, WireError> {
-        loop {
-            match self.connection.read_stream(buffer) {
-                Ok(Some(count)) => return Ok(count),
-                Ok(None) => {}
-                Err(reject) if reject.status == 413 => return Err(WireError::TooLarge),
-                Err(_) => return Err(WireError::Invalid),
-            }
-            if self.connection.take_continue() && !self.connection.output.begun {
-                self.connection.output.interim(encode::continue_100);
-                self.flush()?;
-            }
-            match self.connection.receive_more() {
-                Moved::Bytes(_) => {}
-                Moved::End => return Err(WireError::Gone),
-                Moved::Blocked => {
-                    // The client may be waiting for earlier answers before it sends more.
-                    self.flush()?;
-                    let patience = self.settings.config.timeouts.body;
-                    if !socket::wait(self.connection.socket.as_fd(), Direction::Read, patience) {
-                        return Err(WireError::Timeout);
-                    }
-                }
+    /// Makes the call. It may block.
+    pub(super) fn perform(self, connection: Connection, origin: Origin<'_>) -> Outcome {
+        match self.work {
+            Work::Application(ticket) => answer(connection, ticket, self.permits, origin),
+            Work::Next => next(connection, self.permits, origin),
+            Work::Close => {
+                let mut connection = connection;
+                let output = &mut connection.space.output;
+                let exhausted = output.failed || !output.has_kept_its_length();
+                let stream = output.stream.take();
+                let epilogue = stream.map(|stream| Epilogue::new(stream, exhausted, self.permits, origin.shared));
+                Outcome { connection: Some(connection), epilogue }
             }
         }
     }
 }
 
-impl ConnectionWire<'_> {
-    fn flush(&mut self) -> Result<(), WireError> {
-        loop {
-            match self.connection.output.flush(self.connection.socket.as_fd()) {
-                Flow::Done => return Ok(()),
-                Flow::Yield => {}
-                Flow::Broken => {
-                    self.connection.output.give_up();
-                    return Err(WireError::Gone);
-                }
-                Flow::Blocked => {
-                    let patience = self.settings.config.timeouts.write;
-                    let socket = self.connection.socket.as_fd();
-                    let before = socket::unacknowledged(socket);
-                    if !socket::wait(socket, Direction::Write, patience) && socket::unacknowledged(socket) >= before {
-                        self.connection.output.give_up();
-                        return Err(WireError::Timeout);
-                    }
-                }
+fn answer(mut connection: Connection, ticket: Ticket, permits: Permits, origin: Origin<'_>) -> Outcome {
+    let Some(request) = connection.space.request.take() else {
+        return Outcome { connection: Some(connection), epilogue: None };
+    };
+    let mut wire = ConnectionWire::new(connection, origin);
+    let answer = route::answer(ticket, request, &mut wire);
+    let Some(mut connection) = wire.into_connection() else {
+        // The client has its whole response: what else was made is for nobody, but is closed all the same.
+        let leftover = match answer.response.body {
+            Body::Stream(stream) => Some((stream, false)),
+            _ => answer.unclosed.map(|stream| (stream, true)),
+        };
+        let epilogue = leftover.map(|(stream, exhausted)| Epilogue::new(stream, exhausted, permits, origin.shared));
+        origin.shared.end();
+        return Outcome { connection: None, epilogue };
+    };
+    connection.space.request = answer.request;
+    connection.space.answer = Some(answer.response);
+    let epilogue = answer.unclosed.map(|stream| Epilogue::new(stream, true, permits, origin.shared));
+    Outcome { connection: Some(connection), epilogue }
+}
+
+fn next(connection: Connection, permits: Permits, origin: Origin<'_>) -> Outcome {
+    let mut wire = ConnectionWire::new(connection, origin);
+    let Some(mut stream) = wire.take_stream() else {
+        return Outcome { connection: wire.into_connection(), epilogue: None };
+    };
+    let chunk = stream.next(&mut wire);
+    let Some(mut connection) = wire.into_connection() else { return Outcome { connection: None, epilogue: None } };
+    let output = &mut connection.space.output;
+    let exhausted = match chunk {
+        Chunk::Data(data) => {
+            output.content(data);
+            if !output.is_complete() {
+                output.stream = Some(stream);
+                return Outcome { connection: Some(connection), epilogue: None };
             }
+            false
         }
+        Chunk::End => {
+            output.end();
+            true
+        }
+        Chunk::Failed => {
+            output.failed = true;
+            true
+        }
+    };
+    let epilogue = Some(Epilogue::new(stream, exhausted, permits, origin.shared));
+    Outcome { connection: Some(connection), epilogue }
+}
+
+impl Epilogue {
+    /// It counts as a connection until it is over: the server is not done before.
+    fn new(stream: Box<dyn Stream>, exhausted: bool, permits: Permits, shared: &Shared) -> Box<Epilogue> {
+        shared.begin();
+        Box::new(Epilogue { stream, exhausted, permits })
+    }
+
+    /// The pace of its calls.
+    pub(super) fn pace(&self) -> &'static Pace {
+        self.stream.pace()
+    }
+
+    /// Lets the body come to its own end, and closes it.
+    pub(super) fn perform(mut self, shared: &Shared) {
+        while !self.exhausted {
+            self.exhausted = match self.stream.next(&mut NoWire) {
+                Chunk::Data([]) => false,
+                Chunk::Data(_) => {
+                    tracing::error!("a handler gave more content than its Content-Length said; the rest is dropped");
+                    true
+                }
+                Chunk::End | Chunk::Failed => true,
+            };
+        }
+        self.stream.close();
+        drop(self.permits);
+        shared.end();
+    }
+}
+
+impl Origin<'_> {
+    /// Sends a connection back to its loop, from a thread that does not lead it.
+    pub(super) fn give_back(self, connection: Connection) {
+        self.shared.post(self.loop_index, Letter::Returned(self.id, Box::new(connection)));
     }
 }

@@ -1,20 +1,24 @@
 //! An event loop: it waits for its connections, lets each go on as far as it can, and comes out whenever a call into a
 //! module is due, so that the call runs without the loop.
 
-use super::call::Work;
+use super::call::{Call, Epilogue, Outcome, Work};
 use super::connection::{Connection, Mode, Situation, Step};
 use super::listener::{Accepted, Listener};
-use super::slots::{SlotId, Slots};
+use super::slots::{Occupant, SlotId, Slots};
+use super::spaces::Spaces;
 use super::timer::Timers;
 use super::{Letter, Notice, Shared};
 use crate::log;
+use crate::pace::{Pace, Way};
+use crate::response::Response;
 use crate::serial::Waiter;
-use crate::sys::epoll::{Happened, Poller};
+use crate::sys::clock;
+use crate::sys::epoll::{Events, Poller};
 use crate::sys::socket::Address;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 /// The loop and all its connections. Only its leader touches it.
 pub(super) struct EventLoop {
@@ -23,28 +27,51 @@ pub(super) struct EventLoop {
     poller: Poller,
     listeners: Vec<Listener>,
     slots: Slots,
+    /// Workspaces that nobody uses now.
+    spaces: Spaces,
     timers: Timers,
-    /// Events taken from the kernel that have not been looked at: they belong to the loop, not to a stack.
-    happened: Vec<Happened>,
-    /// Connections that can go on.
+    /// Events taken from the kernel: their buffer belongs to the loop, not to a stack.
+    events: Events,
+    /// The connection whose call is just over: it goes on first.
+    returned: Option<(SlotId, Connection)>,
+    /// Others that can go on.
     ready: VecDeque<SlotId>,
     /// How many of them may do so before the loop looks for new events.
     turns_left: usize,
+    /// Bodies whose end nobody waits for.
+    epilogues: VecDeque<Box<Epilogue>>,
+    /// Calls for which there was no thread.
+    postponed: VecDeque<Task>,
     letters: VecDeque<Letter>,
     mode: Mode,
     clock: Clock,
+    /// The call that the leader is in, or was when the loop was taken over.
+    pub(super) calling: Option<Calling>,
 }
 
 /// What the leader has to do.
 pub(super) enum Turn {
-    /// Call this, and then [`EventLoop::returned`].
-    Call(SlotId, Box<Connection>, Work),
+    /// Make this call, and then [`EventLoop::returned`].
+    Call(Task),
     /// Nothing more, ever.
     End,
 }
 
+/// A call with all that it owns.
+pub(super) enum Task {
+    Connection(SlotId, Connection, Call),
+    Epilogue(Box<Epilogue>),
+}
+
+/// What is known of a call while it runs.
+#[derive(Clone, Copy)]
+pub(super) struct Calling {
+    pub(super) pace: Option<&'static Pace>,
+    /// The loop was passed on before the call, and not taken over in it.
+    pub(super) passed_on: bool,
+}
+
 struct Clock {
-    started: Instant,
     now_ms: u64,
     date_second: u64,
     date: String,
@@ -70,13 +97,18 @@ impl EventLoop {
             poller,
             listeners,
             slots: Slots::default(),
+            spaces: Spaces::default(),
             timers: Timers::default(),
-            happened: Vec::new(),
+            events: Events::default(),
+            returned: None,
             ready: VecDeque::new(),
             turns_left: 0,
+            epilogues: VecDeque::new(),
+            postponed: VecDeque::new(),
             letters: VecDeque::new(),
             mode: Mode::Running,
             clock: Clock::new(),
+            calling: None,
         })
     }
 
@@ -85,6 +117,11 @@ impl EventLoop {
         // The call before this may have taken long, and what is ready may have many more to make: an order to leave must
         // not wait for all of them. Without a letter this costs one load.
         self.read_letters();
+        if let Some((id, connection)) = self.returned.take()
+            && let Some(task) = self.drive(id, connection, Connection::step)
+        {
+            return Turn::Call(task);
+        }
         loop {
             while self.turns_left > 0
                 && let Some(id) = self.ready.pop_front()
@@ -92,27 +129,68 @@ impl EventLoop {
                 self.turns_left -= 1;
                 let Some(slot) = self.slots.find(id) else { continue };
                 slot.queued = false;
-                let Some(connection) = slot.connection.take() else { continue };
-                if let Some(turn) = self.drive(id, connection, Connection::step) {
-                    return turn;
+                let connection = match std::mem::replace(&mut slot.occupant, Occupant::Away) {
+                    Occupant::Working(connection) => connection,
+                    Occupant::Resting(line) => self.spaces.wake(line),
+                    // Its call is not over: what has happened meanwhile stands in the slot.
+                    Occupant::Away | Occupant::Nobody => continue,
+                };
+                if let Some(task) = self.drive(id, connection, Connection::step) {
+                    return Turn::Call(task);
                 }
+            }
+            if let Some(epilogue) = self.epilogues.pop_front() {
+                return Turn::Call(Task::Epilogue(epilogue));
             }
             if self.mode != Mode::Running && self.shared.is_done() {
                 return Turn::End;
             }
-            self.wait();
+            let postponed = !self.postponed.is_empty();
+            self.wait(postponed);
             self.turns_left = self.ready.len() + TURNS_MORE;
+            if let Some(task) = self.postponed.pop_front() {
+                return Turn::Call(task);
+            }
         }
     }
 
     /// A call is over: its connection goes on.
-    pub(super) fn returned(&mut self, id: SlotId, connection: Box<Connection>) {
+    pub(super) fn returned(&mut self, id: SlotId, outcome: Outcome) {
+        if let Some(epilogue) = outcome.epilogue {
+            self.epilogues.push_back(epilogue);
+        }
+        let Some(connection) = outcome.connection else { return };
+        if self.turns_left == 0 || connection.space.output.stream.is_some() || connection.space.read_in_call {
+            return self.come_back(id, connection);
+        }
+        // It is warm, and most want no more than to send their response.
+        self.turns_left -= 1;
+        self.returned = Some((id, connection));
+    }
+
+    /// There is no thread for this call now.
+    pub(super) fn no_room(&mut self, task: Task) {
+        match task {
+            Task::Connection(id, mut connection, Call { work: Work::Application(_), .. }) => {
+                let mut response = Response::error(503, "too many calls are under way");
+                // The name and the value are well-formed, so this cannot fail.
+                _ = response.fields.push(b"Retry-After", b"1");
+                connection.answer_with_this(response);
+                self.come_back(id, connection);
+            }
+            // What has begun has to be brought to its end.
+            task => self.postponed.push_back(task),
+        }
+    }
+
+    fn come_back(&mut self, id: SlotId, mut connection: Connection) {
         let Some(slot) = self.slots.find(id) else { return };
-        if connection.output.stream.is_some() {
+        slot.readable |= std::mem::take(&mut connection.space.read_in_call);
+        if connection.space.output.stream.is_some() {
             // Each call for a stream may take long, and there is no end to them: others come in between.
             self.turns_left = 0;
         }
-        slot.connection = Some(connection);
+        slot.occupant = Occupant::Working(connection);
         self.queue(id);
     }
 
@@ -120,13 +198,14 @@ impl EventLoop {
     fn drive(
         &mut self,
         id: SlotId,
-        mut connection: Box<Connection>,
+        mut connection: Connection,
         go: impl FnOnce(&mut Connection, &mut Situation<'_>) -> Step,
-    ) -> Option<Turn> {
+    ) -> Option<Task> {
         let slot = self.slots.find(id)?;
         let (shared, index) = (&self.shared, self.index);
         let mut situation = Situation {
             settings: &shared.settings,
+            processors: &shared.processors,
             mode: self.mode,
             date: &self.clock.date,
             ended: slot.ended,
@@ -137,35 +216,47 @@ impl EventLoop {
                 Box::new(move |permit| shared.post(index, Letter::Permit(id, permit)))
             },
         };
-        match go(&mut connection, &mut situation) {
+        let step = go(&mut connection, &mut situation);
+        match step {
             Step::Wait(wait) => {
                 connection.wait_for(wait, self.clock.now_ms, &shared.settings);
-                if let Some(deadline_ms) = connection.patience.deadline_ms() {
+                if let Some(deadline_ms) = connection.line.patience.deadline_ms() {
                     self.timers.arm(id, deadline_ms, &mut slot.timer_ms);
                 }
-                slot.connection = Some(connection);
+                slot.occupant = Occupant::Working(connection);
+            }
+            Step::Rest => {
+                let Connection { mut line, mut space } = connection;
+                space.rest();
+                let deadline_ms = line.rest(self.clock.now_ms, &shared.settings.config.timeouts);
+                self.timers.arm(id, deadline_ms, &mut slot.timer_ms);
+                slot.occupant = Occupant::Resting(line);
+                self.spaces.give_back(space);
             }
             Step::Yield => {
                 // Whatever it waited for before has come.
-                connection.patience.renew();
-                slot.connection = Some(connection);
+                connection.line.patience.renew();
+                slot.occupant = Occupant::Working(connection);
                 self.queue(id);
             }
-            Step::Call(work) => {
-                connection.patience.renew();
-                return Some(Turn::Call(id, connection, work));
+            Step::Call(call) => {
+                connection.line.patience.renew();
+                return Some(Task::Connection(id, connection, call));
             }
             Step::Close => {
                 if shared.settings.config.trace {
-                    log::trace(format_args!("* {} closed", connection.peer));
+                    log::trace(format_args!("* {} closed", connection.line.peer));
                 }
                 self.slots.remove(id);
-                drop(connection);
+                let Connection { line, mut space } = connection;
+                space.clear();
+                self.spaces.give_back(space);
+                drop(line);
                 self.shared.forget(index);
             }
             Step::HandOver => {
                 // Else its events would go on coming here while the socket lives in the other worker.
-                _ = self.poller.remove(connection.socket.as_fd());
+                _ = self.poller.remove(connection.line.socket.as_fd());
                 self.slots.remove(id);
                 match connection.hand_over() {
                     Ok(handover) => (shared.settings.notice)(Notice::Handover(handover)),
@@ -178,36 +269,36 @@ impl EventLoop {
     }
 
     /// Waits for events and sorts them: new connections first, then letters, connections and timers.
-    fn wait(&mut self) {
+    fn wait(&mut self, postponed: bool) {
         let timeout = self.timers.next_in(self.clock.now_ms);
         let retry = self.listeners.iter().filter_map(Listener::retry_in).min();
-        let now = (!self.ready.is_empty()).then_some(Duration::ZERO);
-        let timeout = timeout.map(Duration::from_millis).into_iter().chain(retry).chain(now).min();
-        if let Err(error) = self.poller.wait(&mut self.happened, timeout) {
+        let soon = if !self.ready.is_empty() { Some(Duration::ZERO) } else { postponed.then_some(POSTPONED) };
+        let timeout = timeout.map(Duration::from_millis).into_iter().chain(retry).chain(soon).min();
+        self.events.clear();
+        if let Err(error) = self.poller.wait(&mut self.events, timeout) {
             // Only a bug or a module that closed descriptors of ours can bring this about: nothing can be served.
             tracing::error!("epoll_wait failed: {error}");
             crate::sys::process::exit_now(1);
         }
         self.clock.tick();
-        let happened = std::mem::take(&mut self.happened);
-        for event in happened.iter().filter(|event| event.key as u32 == LISTENER as u32) {
-            self.accept((event.key >> 32) as usize);
+        let events = std::mem::take(&mut self.events);
+        for event in events.iter().filter(|event| event.key() as u32 == LISTENER as u32) {
+            self.accept((event.key() >> 32) as usize);
         }
         for listener in &mut self.listeners {
             listener.retry(&self.poller);
         }
         self.read_letters();
-        for event in &happened {
-            let id = SlotId(event.key);
+        for event in events.iter() {
+            let id = SlotId(event.key());
             if let Some(slot) = self.slots.find(id) {
-                slot.readable |= event.readable;
-                slot.ended |= event.ended;
-                slot.hangup |= event.hangup;
+                slot.readable |= event.readable();
+                slot.ended |= event.ended();
+                slot.hangup |= event.hangup();
                 self.queue(id);
             }
         }
-        self.happened = happened;
-        self.happened.clear();
+        self.events = events;
         while let Some((time_ms, id)) = self.timers.due(self.clock.now_ms) {
             self.expire(id, time_ms);
         }
@@ -217,28 +308,29 @@ impl EventLoop {
     fn accept(&mut self, listener: usize) -> bool {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(listener) = self.listeners.get_mut(listener) else { return false };
-            let connection = match listener.accept(&self.poller, &self.shared) {
-                Accepted::Connection(connection) => connection,
+            let line = match listener.accept(&self.poller, &self.shared) {
+                Accepted::Connection(line) => line,
                 Accepted::Refused => continue,
                 Accepted::Nothing => return false,
             };
             let index = self.shared.assign(self.index);
             if index == self.index {
-                self.register(connection);
+                self.register(Occupant::Resting(line));
             } else {
-                self.shared.post(index, Letter::Accepted(connection));
+                self.shared.post(index, Letter::Accepted(line));
             }
         }
         true
     }
 
-    fn register(&mut self, connection: Box<Connection>) {
-        let id = self.slots.insert(connection);
-        let registered = match self.slots.find(id).and_then(|slot| slot.connection.as_ref()) {
-            Some(connection) => self.poller.add_connection(connection.socket.as_fd(), id.0),
-            None => return,
+    fn register(&mut self, occupant: Occupant) {
+        let id = self.slots.insert(occupant);
+        let Some(slot) = self.slots.find(id) else { return };
+        let line = match &slot.occupant {
+            Occupant::Resting(line) | Occupant::Working(Connection { line, .. }) => line,
+            Occupant::Away | Occupant::Nobody => return,
         };
-        if let Err(error) = registered {
+        if let Err(error) = self.poller.add_connection(line.socket.as_fd(), id.0) {
             tracing::error!("cannot watch a connection: {error}");
             self.slots.remove(id);
             self.shared.forget(self.index);
@@ -256,11 +348,18 @@ impl EventLoop {
 
     fn open(&mut self, letter: Letter) {
         match letter {
-            Letter::Accepted(connection) => self.register(connection),
-            Letter::Returned(id, connection) => self.returned(id, connection),
+            Letter::Accepted(line) => self.register(Occupant::Resting(line)),
+            Letter::Adopted(connection) => self.register(Occupant::Working(*connection)),
+            Letter::Returned(id, connection) => {
+                if let Some(slot) = self.slots.find(id) {
+                    // It was away while edges may have come, and may have read meanwhile.
+                    slot.readable = true;
+                }
+                self.come_back(id, *connection);
+            }
             Letter::Permit(id, permit) => {
                 // A connection that is gone, or away in a call, has no use for it: dropping it lets the next one in.
-                if let Some(connection) = self.slots.find(id).and_then(|slot| slot.connection.as_mut()) {
+                if let Some(Occupant::Working(connection)) = self.slots.find(id).map(|slot| &mut slot.occupant) {
                     connection.admit(permit);
                     self.queue(id);
                 }
@@ -313,32 +412,57 @@ impl EventLoop {
             self.timers.arm(id, self.clock.now_ms + 1, &mut slot.timer_ms);
             return;
         }
-        let Some(connection) = &slot.connection else { return };
-        let Some(deadline_ms) = connection.patience.deadline_ms() else { return };
+        let line = match &slot.occupant {
+            Occupant::Resting(line) | Occupant::Working(Connection { line, .. }) => line,
+            Occupant::Away | Occupant::Nobody => return,
+        };
+        let Some(deadline_ms) = line.patience.deadline_ms() else { return };
         if deadline_ms > self.clock.now_ms {
             self.timers.arm(id, deadline_ms, &mut slot.timer_ms);
             return;
         }
-        let Some(connection) = slot.connection.take() else { return };
+        let connection = match std::mem::replace(&mut slot.occupant, Occupant::Away) {
+            Occupant::Working(connection) => connection,
+            Occupant::Resting(line) => self.spaces.wake(line),
+            Occupant::Away | Occupant::Nobody => return,
+        };
+        // Expiring never comes to a call: what it decides is done at the connection's next turn.
         self.drive(id, connection, |connection, situation| connection.expire(situation));
+    }
+}
+
+impl Task {
+    /// How this kind of calls has gone.
+    pub(super) fn pace(&self) -> Option<&'static Pace> {
+        match self {
+            Task::Connection(_, connection, call) => call.pace(connection),
+            Task::Epilogue(epilogue) => Some(epilogue.pace()),
+        }
+    }
+
+    /// How it is to be called.
+    pub(super) fn way(&self) -> Way {
+        match self {
+            Task::Connection(_, _, call) => call.way,
+            Task::Epilogue(epilogue) => epilogue.pace().way(),
+        }
     }
 }
 
 impl Clock {
     fn new() -> Clock {
-        let mut clock = Clock { started: Instant::now(), now_ms: 1, date_second: u64::MAX, date: String::new() };
+        let mut clock = Clock { now_ms: 1, date_second: u64::MAX, date: String::new() };
         clock.tick();
         clock
     }
 
     fn tick(&mut self) {
         // Never 0, which stands for no deadline.
-        self.now_ms = self.started.elapsed().as_millis() as u64 + 1;
-        let now = SystemTime::now();
-        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.now_ms = clock::coarse_ms() + 1;
+        let second = clock::coarse_second();
         if second != self.date_second {
             self.date_second = second;
-            self.date = httpdate::fmt_http_date(now);
+            self.date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
         }
     }
 }
@@ -353,3 +477,6 @@ const TURNS_MORE: usize = 16;
 
 /// Connections that one event takes before others have their turn.
 const ACCEPTS_PER_TURN: usize = 64;
+
+/// When a call is tried again for which there was no thread.
+const POSTPONED: Duration = Duration::from_millis(10);

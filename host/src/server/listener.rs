@@ -1,7 +1,7 @@
 //! A listener of one loop: it takes connections off the queue that all loops and workers share.
 
 use super::Shared;
-use super::connection::Connection;
+use super::connection::Line;
 use crate::log;
 use crate::sys::epoll::Poller;
 use crate::sys::socket::{self, Address};
@@ -17,11 +17,13 @@ pub(super) struct Listener {
     key: u64,
     /// The system had no room for a connection: when it is asked again.
     paused_until: Option<Instant>,
+    /// When that was said last.
+    complained: Option<Instant>,
 }
 
 /// What asking for a connection came to.
 pub(super) enum Accepted {
-    Connection(Box<Connection>),
+    Connection(Box<Line>),
     /// There was one, and it has been sent away.
     Refused,
     Nothing,
@@ -29,7 +31,7 @@ pub(super) enum Accepted {
 
 impl Listener {
     pub(super) fn new(socket: OwnedFd, address: Arc<Address>, key: u64) -> Listener {
-        Listener { socket, address, key, paused_until: None }
+        Listener { socket, address, key, paused_until: None, complained: None }
     }
 
     pub(super) fn listen(&self, poller: &Poller) -> rustix::io::Result<()> {
@@ -46,7 +48,13 @@ impl Listener {
                 return Accepted::Refused;
             }
             Err(error) => {
-                tracing::error!("cannot accept a connection on {}: {error}; trying again soon", self.address);
+                if self.complained.is_none_or(|last| last.elapsed() >= QUIET) {
+                    self.complained = Some(Instant::now());
+                    tracing::error!(
+                        "cannot accept connections on {} now: {error}; those that are open go on, and it is tried again",
+                        self.address
+                    );
+                }
                 // The listener stays ready, and would wake this loop without end.
                 _ = poller.remove(self.socket.as_fd());
                 self.paused_until = Some(Instant::now() + PAUSE);
@@ -64,7 +72,7 @@ impl Listener {
         if shared.settings.config.trace {
             log::trace(format_args!("* {peer} connected"));
         }
-        Accepted::Connection(Box::new(Connection::new(socket, peer, Arc::clone(&self.address))))
+        Accepted::Connection(Line::new(socket, peer, Arc::clone(&self.address)))
     }
 
     /// How long until [`retry`](Self::retry) has to be called.
@@ -87,6 +95,9 @@ impl Listener {
 
 /// As much as most requests have.
 const REQUEST_BYTES: usize = 16 * 1024;
+
+/// A shortage that comes and goes is one.
+const QUIET: Duration = Duration::from_secs(60);
 
 const PAUSE: Duration = Duration::from_millis(100);
 

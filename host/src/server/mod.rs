@@ -1,35 +1,42 @@
-//! The HTTP server of a worker: loops, each with a thread that leads it, and their mailboxes.
+//! The HTTP server of a worker: loops, the threads that lead them, and their mailboxes.
 //!
 //! A leader calls modules inline. During a call the loop's token says so, and the call owns its connection; nothing of
-//! the loop is borrowed across it. All that other threads do to a loop goes through its mailbox.
+//! the loop is borrowed across it, so that another thread may take the loop over. All that other threads do to a loop
+//! goes through its mailbox.
 
 mod call;
 mod connection;
+mod delay;
+mod engine;
 mod event_loop;
 mod handover;
 mod listener;
 mod output;
 mod patience;
 mod slots;
+mod spaces;
 mod timer;
+mod wire;
 
 pub use handover::{Handover, State as HandoverState};
 
 use crate::config::Config;
 use crate::route::Router;
-use crate::serial::Permit;
+use crate::serial::{Permit, Serial};
 use crate::sys::epoll::Alarm;
 use crate::sys::inbox::Inbox;
+use crate::sys::process;
 use crate::sys::socket::Address;
-use crate::sys::token::Token;
-use connection::Connection;
-use event_loop::{EventLoop, Turn};
+use connection::{Connection, Line};
+use engine::Engine;
+use event_loop::EventLoop;
 use slots::SlotId;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 /// The running server.
 pub struct Server {
@@ -65,8 +72,11 @@ struct Shared {
     /// Where the listeners listen.
     addresses: Vec<Arc<Address>>,
     mailboxes: Vec<Mailbox>,
-    /// Connections in all loops, and those on the way between them.
+    /// For calls that keep a processor busy: more of them than there are would only get into each other's way.
+    processors: Arc<Serial>,
+    /// Connections in all loops, those on the way between them, and calls that go on without one.
     connections: AtomicUsize,
+    connections_max: usize,
     /// Loops that have not been told to leave.
     running: AtomicUsize,
     done: AtomicBool,
@@ -81,7 +91,9 @@ struct Mailbox {
 /// What a loop is told by another thread.
 enum Letter {
     /// A connection that is new to it.
-    Accepted(Box<Connection>),
+    Accepted(Box<Line>),
+    /// A connection that another worker has begun.
+    Adopted(Box<Connection>),
     /// A connection whose call has ended after its loop was taken over.
     Returned(SlotId, Box<Connection>),
     /// The turn of a connection has come to call its module.
@@ -97,20 +109,21 @@ impl Server {
     /// The system has no more descriptors or threads.
     pub fn start(settings: Settings, listeners: Vec<(OwnedFd, Arc<Address>)>) -> io::Result<Server> {
         let loops = settings.config.threads;
+        let connections_max = connections_max(settings.config.limits.connections_max);
         let mailbox = |_| Ok(Mailbox { inbox: Inbox::new(), alarm: Alarm::new()?, connections: AtomicUsize::new(0) });
         let shared = Arc::new(Shared {
             settings,
             addresses: listeners.iter().map(|(_, address)| Arc::clone(address)).collect(),
             mailboxes: (0..loops).map(mailbox).collect::<io::Result<_>>()?,
+            processors: Arc::new(Serial::for_so_many(thread::available_parallelism().map_or(1, usize::from))),
             connections: AtomicUsize::new(0),
+            connections_max,
             running: AtomicUsize::new(loops),
             done: AtomicBool::new(false),
         });
-        for index in 0..loops {
-            let token = Token::new(EventLoop::new(Arc::clone(&shared), index, &listeners)?);
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(format!("loop {index}")).spawn(move || lead(&token, &shared, index))?;
-        }
+        let event_loop = |index| EventLoop::new(Arc::clone(&shared), index, &listeners);
+        let event_loops = (0..loops).map(event_loop).collect::<io::Result<_>>()?;
+        Engine::start(Arc::clone(&shared), event_loops)?;
         Ok(Server { shared })
     }
 
@@ -122,9 +135,9 @@ impl Server {
             tracing::error!("a connection that was handed over makes no sense; it is closed");
             return;
         };
-        self.shared.connections.fetch_add(1, Ordering::AcqRel);
+        self.shared.begin();
         let index = self.shared.assign(0);
-        self.shared.post(index, Letter::Accepted(Box::new(connection)));
+        self.shared.post(index, Letter::Adopted(Box::new(connection)));
     }
 
     /// Hands all connections over, each as soon as no response of it is under way.
@@ -147,30 +160,24 @@ impl Server {
     }
 }
 
-/// Runs one loop: the leader's life.
-fn lead(token: &Token<EventLoop>, shared: &Shared, index: usize) {
-    let Some(mut lead) = token.observe().and_then(|unled| token.steal(unled)) else { return };
-    loop {
-        let Turn::Call(id, mut connection, work) = lead.turn() else { return };
-        let ((), back) = lead.call(|| call::perform(&mut connection, work, &shared.settings));
-        match back {
-            Some(mut again) => {
-                again.returned(id, connection);
-                lead = again;
-            }
-            None => {
-                // Late: another thread leads now, and only the leader touches a connection that is registered.
-                shared.post(index, Letter::Returned(id, connection));
-                return;
-            }
-        }
+/// As many connections as configured, if there are descriptors for them, for what they ask for, and for handlers.
+fn connections_max(configured: usize) -> usize {
+    let Some(left) = process::descriptors_left() else { return configured };
+    let possible = usize::try_from(left / 4 * 3).unwrap_or(usize::MAX).max(1);
+    if possible < configured {
+        tracing::warn!(
+            "the system's limit of open files leaves room for {possible} connections, not for {configured}; raise it \
+             (ulimit -n, LimitNOFILE), or lower --limit-connections"
+        );
     }
+    possible.min(configured)
 }
 
 impl Shared {
     fn post(&self, index: usize, letter: Letter) {
         let mailbox = &self.mailboxes[index];
         if mailbox.inbox.push(letter) {
+            delay::at(delay::Point::Posted);
             mailbox.alarm.ring();
         }
     }
@@ -187,7 +194,7 @@ impl Shared {
 
     /// Counts a connection in if there is room for it.
     fn has_room(&self) -> bool {
-        let max = self.settings.config.limits.connections_max;
+        let max = self.connections_max;
         let counted =
             self.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < max).then_some(now + 1));
         counted.is_ok()
@@ -196,6 +203,16 @@ impl Shared {
     /// A connection of that loop is gone.
     fn forget(&self, index: usize) {
         self.mailboxes[index].connections.fetch_sub(1, Ordering::Relaxed);
+        self.end();
+    }
+
+    /// Counts something in for which the server has to wait before it is done.
+    fn begin(&self) {
+        self.connections.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Counts it out.
+    fn end(&self) {
         self.connections.fetch_sub(1, Ordering::AcqRel);
         self.finish_if_done();
     }
@@ -220,3 +237,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

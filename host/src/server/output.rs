@@ -1,16 +1,20 @@
-//! What a connection has to send: bytes in memory, then perhaps part of a file, then perhaps what a stream makes.
+//! What a connection has to send: bytes that were put together, then perhaps content that lies elsewhere, in memory or in
+//! a file, then perhaps what a stream makes.
 
 use crate::http::encode::{self, Context, Length};
+use crate::request::Spare;
 use crate::response::{Body, Fields, Response, Status, Stream};
 use crate::sys::socket::{self, Moved};
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// The output of a connection, response by response.
 #[derive(Default)]
 pub(super) struct Output {
     buffer: Vec<u8>,
     sent: usize,
-    file: Option<FilePart>,
+    content: Option<Content>,
     /// Chunks that are still to be made.
     pub(super) stream: Option<Box<dyn Stream>>,
     framing: Framing,
@@ -24,12 +28,19 @@ pub(super) struct Output {
     pub(super) progressed: bool,
 }
 
-struct FilePart {
-    file: OwnedFd,
+/// Content that is not copied into the buffer. It comes after what is there.
+struct Content {
+    place: Place,
     offset: u64,
     left: u64,
-    /// What ends the chunk that the file is, if it is one.
+    /// What ends the chunk that it is, if it is one.
     then: &'static [u8],
+}
+
+enum Place {
+    Memory(Cow<'static, [u8]>),
+    Shared(Arc<[u8]>),
+    File(Arc<OwnedFd>),
 }
 
 /// How the end of the content is told (RFC 9112 §6.3).
@@ -58,9 +69,10 @@ pub(super) enum Flow {
 }
 
 impl Output {
-    /// Adds a response, or completes one whose head has been sent through the wire.
-    pub(super) fn respond(&mut self, response: Response, context: &Context<'_>) {
+    /// Adds a response, or completes one whose head has been sent through the wire. Its buffers go to `spare`.
+    pub(super) fn respond(&mut self, response: Response, context: &Context<'_>, spare: Option<&mut Spare>) {
         let Response { status, fields, body } = response;
+        let mut emptied = Vec::new();
         match body {
             Body::Empty => {
                 self.begin(&status, &fields, if context.head_request { None } else { Some(0) }, context);
@@ -69,12 +81,30 @@ impl Output {
             Body::Written => self.end(),
             Body::Bytes(bytes) => {
                 self.begin(&status, &fields, Some(bytes.len() as u64), context);
-                self.content(&bytes);
-                self.end();
+                if bytes.len() <= COPIED_BYTES_MAX {
+                    self.content(&bytes);
+                    self.end();
+                    if let Cow::Owned(bytes) = bytes {
+                        emptied = bytes;
+                    }
+                } else {
+                    let length = bytes.len() as u64;
+                    self.content_elsewhere(Place::Memory(bytes), 0, length);
+                }
+            }
+            Body::Shared(bytes) => {
+                let length = bytes.len() as u64;
+                self.begin(&status, &fields, Some(length), context);
+                if bytes.len() <= COPIED_BYTES_MAX {
+                    self.content(&bytes);
+                    self.end();
+                } else {
+                    self.content_elsewhere(Place::Shared(bytes), 0, length);
+                }
             }
             Body::File { file, offset, length } => {
                 self.begin(&status, &fields, Some(length), context);
-                self.send_file(file, offset, length);
+                self.content_elsewhere(Place::File(file), offset, length);
             }
             Body::Stream(mut stream) => {
                 self.begin(&status, &fields, None, context);
@@ -84,6 +114,9 @@ impl Output {
                 self.stream = Some(stream);
             }
             Body::Failed => self.failed = true,
+        }
+        if let Some(spare) = spare {
+            spare.take_back(fields.into_buffer(), emptied);
         }
     }
 
@@ -119,7 +152,7 @@ impl Output {
                 self.buffer.extend_from_slice(&data[..fits]);
                 *left -= fits as u64;
                 if fits < data.len() {
-                    tracing::error!("a handler gave more content than its Content-Length said; the rest is dropped");
+                    complain_of_more();
                     return false;
                 }
             }
@@ -129,12 +162,16 @@ impl Output {
         true
     }
 
-    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
+    /// Adds the rest of the content without copying it, and completes it.
+    fn content_elsewhere(&mut self, place: Place, offset: u64, length: u64) {
         let (left, then): (u64, &[u8]) = match &mut self.framing {
             Framing::None => (0, b""),
             Framing::Length(left) => {
                 let fits = length.min(*left);
                 *left -= fits;
+                if fits < length && !matches!(place, Place::File(_)) {
+                    complain_of_more();
+                }
                 (fits, b"")
             }
             Framing::Chunked if length == 0 => (0, LAST_CHUNK),
@@ -147,7 +184,7 @@ impl Output {
         if !matches!(self.framing, Framing::Chunked) {
             self.end();
         }
-        self.file = Some(FilePart { file, offset, left, then });
+        self.content = Some(Content { place, offset, left, then });
     }
 
     /// Completes the content.
@@ -167,65 +204,79 @@ impl Output {
         add(&mut self.buffer);
     }
 
-    /// Whether content is expected at all: not for HEAD, 204 and 304.
-    pub(super) fn wants_content(&self) -> bool {
-        self.framing != Framing::None
+    /// Whether the client expects no more content than what is here: there is none at all for HEAD, 204 and 304.
+    pub(super) fn is_complete(&self) -> bool {
+        self.begun && matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
+    /// Whether content was promised, and all of it is here or sent.
+    pub(super) fn has_kept_its_length(&self) -> bool {
+        self.begun && self.framing == Framing::Length(0)
     }
 
     /// Whether something can be sent now.
     pub(super) fn pending(&self) -> bool {
-        self.sent < self.buffer.len() || self.file.is_some()
+        self.sent < self.buffer.len() || self.content.is_some()
     }
 
     /// Whether so much is waiting that it should go before more is added.
     pub(super) fn is_large(&self) -> bool {
-        self.buffer.len() - self.sent >= BATCH_BYTES || self.file.is_some()
+        self.buffer.len() - self.sent >= BATCH_BYTES || self.content.is_some()
     }
 
     /// Sends what can be sent without waiting.
     pub(super) fn flush(&mut self, socket: BorrowedFd<'_>) -> Flow {
-        while self.sent < self.buffer.len() {
-            match socket::send(socket, &self.buffer[self.sent..], self.file.is_some()) {
-                Moved::Bytes(count) => {
-                    self.sent += count;
-                    self.progressed = true;
+        let mut turn = BYTES_PER_TURN;
+        loop {
+            let rest = &self.buffer[self.sent..];
+            let moved = match &mut self.content {
+                None if rest.is_empty() => {
+                    self.buffer.clear();
+                    self.sent = 0;
+                    return Flow::Done;
                 }
+                None => socket::send(socket, rest, false),
+                Some(content) if content.left == 0 => {
+                    self.buffer.extend_from_slice(content.then);
+                    self.content = None;
+                    continue;
+                }
+                Some(_) if turn == 0 => return Flow::Yield,
+                Some(content) => {
+                    let length = content.left.min(turn);
+                    match content.place.bytes() {
+                        Some(bytes) => {
+                            let start = content.offset as usize;
+                            socket::send_both(socket, rest, &bytes[start..start + length as usize])
+                        }
+                        None if rest.is_empty() => content.place.send_file(socket, content.offset, length),
+                        None => socket::send(socket, rest, true),
+                    }
+                }
+            };
+            let count = match moved {
+                Moved::Bytes(count) => count,
                 Moved::Blocked => return Flow::Blocked,
+                // Also when a file has been cut meanwhile: the length that was promised cannot be kept.
                 Moved::End => return Flow::Broken,
+            };
+            self.progressed = true;
+            let of_buffer = count.min(self.buffer.len() - self.sent);
+            self.sent += of_buffer;
+            if let Some(content) = &mut self.content {
+                let of_content = (count - of_buffer) as u64;
+                content.offset += of_content;
+                content.left -= of_content;
+                turn -= of_content.min(turn);
             }
         }
-        self.buffer.clear();
-        self.sent = 0;
-        let mut turn = FILE_BYTES_PER_TURN;
-        while let Some(part) = &mut self.file {
-            if part.left == 0 {
-                self.buffer.extend_from_slice(part.then);
-                self.file = None;
-                return if self.buffer.is_empty() { Flow::Done } else { self.flush(socket) };
-            }
-            if turn == 0 {
-                return Flow::Yield;
-            }
-            let length = part.left.min(turn);
-            match socket::send_file(socket, part.file.as_fd(), &mut part.offset, length as usize) {
-                Moved::Bytes(count) => {
-                    part.left -= count as u64;
-                    turn -= (count as u64).min(turn);
-                    self.progressed = true;
-                }
-                Moved::Blocked => return Flow::Blocked,
-                // The file has been cut meanwhile: the length that was promised cannot be kept.
-                Moved::End => return Flow::Broken,
-            }
-        }
-        Flow::Done
     }
 
     /// Forgets what cannot be sent any more.
     pub(super) fn give_up(&mut self) {
         self.buffer.clear();
         self.sent = 0;
-        self.file = None;
+        self.content = None;
         self.failed = true;
     }
 
@@ -235,17 +286,56 @@ impl Output {
         self.framing = Framing::None;
     }
 
-    /// Gives memory back that an idle connection does not need.
-    pub(super) fn shrink(&mut self) {
-        self.buffer = Vec::new();
+    /// Makes ready for another connection, after one that has sent everything.
+    pub(super) fn rest(&mut self) {
+        debug_assert!(!self.pending() && self.stream.is_none() && !self.begun && !self.failed);
+        if self.buffer.capacity() > 2 * KEPT_BYTES_MAX {
+            self.buffer.shrink_to(KEPT_BYTES_MAX);
+        }
+        self.progressed = false;
     }
+
+    /// Makes ready for another connection, with a buffer of an ordinary size.
+    pub(super) fn clear(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.shrink_to(KEPT_BYTES_MAX);
+        *self = Output { buffer, ..Output::default() };
+    }
+}
+
+impl Place {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Place::Memory(bytes) => Some(bytes),
+            Place::Shared(bytes) => Some(bytes),
+            Place::File(_) => None,
+        }
+    }
+
+    fn send_file(&self, socket: BorrowedFd<'_>, mut offset: u64, length: u64) -> Moved {
+        match self {
+            Place::File(file) => socket::send_file(socket, file.as_fd(), &mut offset, length as usize),
+            Place::Memory(_) | Place::Shared(_) => Moved::End,
+        }
+    }
+}
+
+fn complain_of_more() {
+    tracing::error!("a handler gave more content than its Content-Length said; the rest is dropped");
 }
 
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const END_OF_CHUNK_AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
+/// Content in memory up to this size is copied behind its head; more is sent from where it lies.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
+
 /// Responses to pipelined requests are sent together up to this size.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// After so much of a file other connections have their turn.
-const FILE_BYTES_PER_TURN: u64 = 4 * 1024 * 1024;
+/// Memory that an empty buffer keeps.
+const KEPT_BYTES_MAX: usize = 32 * 1024;
+
+/// After so much of one content other connections have their turn.
+const BYTES_PER_TURN: u64 = 2 * 1024 * 1024;

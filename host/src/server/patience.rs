@@ -33,7 +33,7 @@ pub(super) struct Patience {
     /// When lingering ends whatever the client does; 0 before it begins.
     linger_end_ms: u64,
     /// What the client had not acknowledged when it was last waited for.
-    unacknowledged: usize,
+    unacknowledged: u32,
 }
 
 impl Patience {
@@ -83,7 +83,7 @@ impl Patience {
             Wait::Idle => after(timeouts.idle),
             Wait::Content => after(timeouts.body),
             Wait::Write => {
-                self.unacknowledged = socket::unacknowledged(socket);
+                self.unacknowledged = unacknowledged(socket);
                 after(timeouts.write)
             }
             Wait::Linger => {
@@ -99,8 +99,12 @@ impl Patience {
     /// Whether the client has taken output since it was waited for. There is room for more only when the kernel's buffer
     /// is a third empty, for which a slow client may need longer than one who takes nothing is given.
     pub(super) fn is_slow_but_steady(&self, socket: BorrowedFd<'_>) -> bool {
-        socket::unacknowledged(socket) < self.unacknowledged
+        unacknowledged(socket) < self.unacknowledged
     }
+}
+
+fn unacknowledged(socket: BorrowedFd<'_>) -> u32 {
+    u32::try_from(socket::unacknowledged(socket)).unwrap_or(u32::MAX)
 }
 
 /// After the last response a client may be silent for so long, and send for so long.

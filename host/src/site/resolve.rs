@@ -3,6 +3,7 @@
 //! Names that a site never shows are turned away before the file system is asked. Then a path without a slash at its end
 //! is a file, or a folder that is redirected to itself with a slash; a path with one is the folder's index page.
 
+use super::cache::{Entry, OPEN_FILE_BYTES_MAX, Place};
 use super::content_type;
 use crate::http::Reject;
 use crate::http::path::Path;
@@ -10,6 +11,8 @@ use crate::sys::files::{Folder, Kind, Opened};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::io::Errno;
 use std::borrow::Cow;
+use std::ffi::CString;
+use std::sync::Arc;
 
 /// The pages that make a folder count, the first that exists.
 const INDEX_PAGES: [&[u8]; 2] = [b"index.html", b"index.htm"];
@@ -17,6 +20,8 @@ const INDEX_PAGES: [&[u8]; 2] = [b"index.html", b"index.htm"];
 /// What a site has at a path.
 #[derive(Debug)]
 pub enum Target {
+    /// A file of the cache, which was true a moment ago.
+    Cached(Cached),
     /// A regular file.
     File(File),
     /// A folder with an index page, asked for without the slash at its end.
@@ -28,6 +33,10 @@ pub enum Target {
     Refused(Reject),
 }
 
+/// A file that is in the cache.
+#[derive(Debug)]
+pub struct Cached(pub(super) Arc<Entry>);
+
 /// A file that can be sent.
 #[derive(Debug)]
 pub struct File {
@@ -35,6 +44,8 @@ pub struct File {
     pub(super) opened: Opened,
     /// The value of its `Content-Type` field.
     pub(super) content_type: Cow<'static, str>,
+    /// Where it is, if it may be remembered as the file there.
+    pub(super) place: Option<Place>,
 }
 
 /// What `folder` has at `path`.
@@ -44,17 +55,17 @@ pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
     }
     let relative = &path.as_bytes()[1..];
     if path.is_folder() {
-        return find_index(folder, relative);
+        return find_index(folder, relative, Some(path));
     }
     let refused = match folder.open_beneath(relative) {
-        Ok(opened) if opened.kind == Kind::File => return Some(file(opened, relative)),
+        Ok(opened) if opened.kind == Kind::File => return Some(file(opened, relative, relative, Some(path))),
         Ok(opened) if opened.kind == Kind::Folder => None,
         Ok(_) => return None,
         // A folder that may be entered but not read looks like this; its index page decides.
         Err(Errno::ACCESS) => refusal(Errno::ACCESS),
         Err(error) => return refusal(error),
     };
-    match find_index(folder, &[relative, b"/"].concat()) {
+    match find_index(folder, &[relative, b"/"].concat(), None) {
         Some(Target::File(_)) => Some(Target::Folder { location: format!("/{}/", percent_encode(relative, KEPT)) }),
         _ => refused,
     }
@@ -77,11 +88,17 @@ fn is_shown(path: &Path) -> bool {
     true
 }
 
-/// The index page of the folder at `relative`, which ends with a slash unless it is empty.
-fn find_index(folder: &Folder, relative: &[u8]) -> Option<Target> {
+/// The index page of the folder at `relative`, which ends with a slash unless it is empty. It may be remembered as what is
+/// at `path`.
+fn find_index(folder: &Folder, relative: &[u8], path: Option<&Path>) -> Option<Target> {
     for page in INDEX_PAGES {
-        match folder.open_beneath(&[relative, page].concat()) {
-            Ok(opened) if opened.kind == Kind::File => return Some(file(opened, page)),
+        let its_path = [relative, page].concat();
+        match folder.open_beneath(&its_path) {
+            // Only the first of the pages is remembered: of another one it would have to be asked each time whether there is still
+            // none before it.
+            Ok(opened) if opened.kind == Kind::File => {
+                return Some(file(opened, page, &its_path, path.filter(|_| page == INDEX_PAGES[0])));
+            }
             Ok(_) => {}
             Err(error) => {
                 if let Some(refused) = refusal(error) {
@@ -93,8 +110,11 @@ fn find_index(folder: &Folder, relative: &[u8]) -> Option<Target> {
     None
 }
 
-fn file(opened: Opened, name: &[u8]) -> Target {
-    Target::File(File { opened, content_type: content_type::of(name) })
+/// The file with this name, at `relative`. It may be remembered as what is at `path`.
+fn file(opened: Opened, name: &[u8], relative: &[u8], path: Option<&Path>) -> Target {
+    let path = path.filter(|_| opened.identity.size <= OPEN_FILE_BYTES_MAX).map(|path| path.as_bytes().into());
+    let place = path.zip(CString::new(relative).ok()).map(|(path, relative)| Place { path, relative });
+    Target::File(File { opened, content_type: content_type::of(name), place })
 }
 
 /// What a failed open means. What is not there, or not under the root, is nothing.

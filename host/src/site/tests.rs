@@ -1,10 +1,14 @@
 //! The site over a real folder: what it shows, what it hides, and how it answers.
 
+mod cached;
+
 use super::*;
-use crate::http::{Head, HeadLimits, encode};
+use crate::http::{HeadLimits, encode};
 use crate::response::Body;
+use crate::sys::socket::Address;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
 
 /// A site in the folder `html` of a temporary folder.
 struct Fixture {
@@ -29,12 +33,7 @@ impl Fixture {
 
     /// The response to a request with these additional field lines, if the site has an answer.
     fn request(&self, method: &str, target: &str, fields: &str) -> Option<Response> {
-        let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-        let mut head = Head::default();
-        head.parse(text.as_bytes(), HeadLimits { head_bytes_max: 8192 }).unwrap().unwrap();
-        let path = http::path::Path::parse(head.path()).unwrap();
-        let found = self.site.find(&path)?;
-        Some(self.site.reply(found, &head))
+        ask(&self.site, method, target, fields)
     }
 
     #[track_caller]
@@ -43,10 +42,24 @@ impl Fixture {
     }
 }
 
+fn ask(site: &Site, method: &str, target: &str, fields: &str) -> Option<Response> {
+    let text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let mut request = request();
+    request.head.parse(text.as_bytes(), HeadLimits { head_bytes_max: 8192 }).unwrap().unwrap();
+    let path = http::path::Path::parse(request.head.path()).unwrap();
+    let found = site.find(&path)?;
+    Some(site.reply(found, &mut request))
+}
+
+fn request() -> Request {
+    Request::new(Address::Unix(None), Arc::new(Address::Unix(None)))
+}
+
 #[track_caller]
 fn bytes(response: &Response) -> &[u8] {
     match &response.body {
         Body::Bytes(bytes) => bytes,
+        Body::Shared(bytes) => bytes,
         other => panic!("not in memory: {other:?}"),
     }
 }
@@ -260,9 +273,9 @@ fn a_replaced_file_is_seen_at_once_and_a_moved_root_stays_open() {
     fs::rename(base.path().join("html"), base.path().join("moved")).unwrap();
     fs::write(base.path().join("moved/a.txt"), "new").unwrap();
     let found = site.find(&http::path::Path::parse("/a.txt").unwrap()).expect("the held folder is still the site");
-    let mut head = Head::default();
-    head.parse(b"GET /a.txt HTTP/1.0\r\n\r\n", HeadLimits { head_bytes_max: 1024 }).unwrap().unwrap();
-    assert_eq!(bytes(&site.reply(found, &head)), b"new");
+    let mut request = request();
+    request.head.parse(b"GET /a.txt HTTP/1.0\r\n\r\n", HeadLimits { head_bytes_max: 1024 }).unwrap().unwrap();
+    assert_eq!(bytes(&site.reply(found, &mut request)), b"new");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The process that owns sockets, signals, the watcher and roll-out. It never loads a module.
 //!
 //! 1. Everything that can be refused is refused before anything starts.
-//! 2. It opens the listeners, has every build checked, starts workers, and says what serves what.
+//! 2. It opens the listeners, starts workers, has every build checked, and says what serves what.
 //! 3. Then it is one loop over events: builds, reports of workers, ends of workers, signals. All else runs on threads
 //!    that only send events.
 
@@ -24,7 +24,7 @@ use crew::{Crew, Phase, WorkerId};
 use rollout::Modules;
 use runtime::Runtime;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitCode, ExitStatus};
 use std::sync::{Arc, mpsc};
@@ -55,6 +55,8 @@ struct Supervisor {
     modules: Modules,
     crew: Crew,
     builds: Builds,
+    /// What happened while the first builds were looked up.
+    early: VecDeque<Event>,
     /// The first workers serve, and people have been told.
     announced: bool,
     stopping: bool,
@@ -93,34 +95,48 @@ impl Supervisor {
             events,
             modules: Modules::default(),
             builds,
+            early: VecDeque::new(),
             announced: false,
             stopping: false,
             _runtime: runtime,
         };
-        // The first look-up decides whether there is anything to serve.
-        loop {
-            match supervisor.events.recv() {
-                Ok(Event::Build(Notice::Scanned { .. })) => break,
-                Ok(Event::Build(notice)) => drop(supervisor.modules.note(notice)),
-                Ok(Event::Signal(SIGTERM | SIGINT | SIGQUIT)) | Err(_) => {
-                    supervisor.stopping = true;
-                    return Ok(supervisor);
-                }
-                Ok(_) => {}
-            }
-        }
-        startup::require_root(&supervisor.config, &supervisor.modules).map_err(with(Exit::RootApplication))?;
-        startup::warn_of_mounts(&supervisor.config, &supervisor.modules);
-        for _ in 0..supervisor.config.workers {
-            supervisor.crew.hire(None, &supervisor.modules).map_err(with(Exit::Worker))?;
+        if let Err(failure) = supervisor.open() {
+            // Else they would only end when they have noticed.
+            supervisor.crew.end_now();
+            return Err(failure);
         }
         Ok(supervisor)
+    }
+
+    /// Starts the workers, and gives them the builds that are found first. They boot while those are checked.
+    fn open(&mut self) -> Result<(), Failure> {
+        let with = |exit| move |error| Failure { exit, error };
+        for _ in 0..self.config.workers {
+            self.crew.hire(None, &self.modules).map_err(with(Exit::Worker))?;
+        }
+        // The first look-up decides whether there is anything to serve.
+        loop {
+            match self.events.recv() {
+                Ok(Event::Build(Notice::Scanned { .. })) => break,
+                Ok(Event::Build(notice)) => self.on_build(notice),
+                Ok(Event::Signal(SIGTERM | SIGINT | SIGQUIT)) | Err(_) => {
+                    self.stopping = true;
+                    self.crew.end_now();
+                    return Ok(());
+                }
+                Ok(event) => self.early.push_back(event),
+            }
+        }
+        startup::require_root(&self.config, &self.modules).map_err(with(Exit::RootApplication))?;
+        startup::warn_of_mounts(&self.config, &self.modules);
+        Ok(())
     }
 
     fn supervise(&mut self) -> Result<(), Failure> {
         while !(self.stopping && self.crew.is_empty()) {
             self.crew.open_loaded();
             let event = match self.crew.next_deadline() {
+                _ if !self.early.is_empty() => self.early.pop_front(),
                 Some(deadline) => match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                     Ok(event) => Some(event),
                     Err(mpsc::RecvTimeoutError::Timeout) => None,

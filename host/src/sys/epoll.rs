@@ -9,16 +9,35 @@ use std::time::Duration;
 pub struct Poller(OwnedFd);
 
 /// What happened to a registered descriptor.
-#[derive(Clone, Copy, Debug)]
-pub struct Happened {
+#[derive(Clone, Copy)]
+pub struct Happened(epoll::Event);
+
+impl Happened {
     /// The value that was given at registration.
-    pub key: u64,
+    pub fn key(self) -> u64 {
+        let data = self.0.data;
+        data.u64()
+    }
+
     /// Reading may give something: data, the end, or an error.
-    pub readable: bool,
+    pub fn readable(self) -> bool {
+        self.has(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+    }
+
     /// The peer has sent its last byte: whatever can be read ends with the end.
-    pub ended: bool,
+    pub fn ended(self) -> bool {
+        self.has(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+    }
+
     /// The peer is gone for good, in both directions.
-    pub hangup: bool,
+    pub fn hangup(self) -> bool {
+        self.has(epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+    }
+
+    fn has(self, any: epoll::EventFlags) -> bool {
+        let flags = self.0.flags;
+        flags.intersects(any)
+    }
 }
 
 impl Poller {
@@ -55,31 +74,36 @@ impl Poller {
         epoll::delete(&self.0, socket)
     }
 
-    /// Waits until something happens or the time is over, and adds what happened to `happened`.
-    pub fn wait(&self, happened: &mut Vec<Happened>, timeout: Option<Duration>) -> io::Result<()> {
-        let mut events =
-            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
+    /// Waits until something happens or the time is over, and adds what happened to `events`.
+    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        events.0.reserve(BATCH);
         let timeout = timeout.map(|timeout| event::Timespec {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: timeout.subsec_nanos().into(),
         });
-        let count = match epoll::wait(&self.0, &mut events, timeout.as_ref()) {
-            Ok(count) => count,
-            Err(io::Errno::INTR) => 0,
-            Err(error) => return Err(error),
-        };
-        happened.extend(events[..count].iter().map(|event| {
-            let (flags, data) = (event.flags, event.data);
-            Happened {
-                key: data.u64(),
-                readable: flags.intersects(
-                    epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
-                ),
-                ended: flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR),
-                hangup: flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR),
-            }
-        }));
-        Ok(())
+        match epoll::wait(&self.0, rustix::buffer::spare_capacity(&mut events.0), timeout.as_ref()) {
+            Ok(_) | Err(io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What happened, in a buffer that is used again.
+#[derive(Default)]
+pub struct Events(Vec<epoll::Event>);
+
+// SAFETY: the union for user data that makes events thread-bound may hold a pointer; here it only ever holds a number.
+unsafe impl Send for Events {}
+
+impl Events {
+    /// What happened, in the order of the kernel.
+    pub fn iter(&self) -> impl Iterator<Item = Happened> {
+        self.0.iter().copied().map(Happened)
+    }
+
+    /// Forgets all of it.
+    pub fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
@@ -100,5 +124,5 @@ impl Alarm {
     }
 }
 
-/// Events taken from the kernel at once: enough to amortise the call, few enough to stay fair and on the stack.
+/// Events taken from the kernel at once: enough to amortise the call, few enough to stay fair.
 const BATCH: usize = 128;

@@ -3,8 +3,9 @@
 //! The kernel keeps to the folder (openat2(2), `RESOLVE_BENEATH`). Where it cannot, because it is older than 5.6 or a
 //! sandbox forbids the call, the path is walked folder by folder, and then no symbolic link is followed at all.
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -25,12 +26,24 @@ pub struct Opened {
     pub descriptor: OwnedFd,
     /// What it is.
     pub kind: Kind,
+    /// Which one it is, and in what state.
+    pub identity: Identity,
+}
+
+/// A file in one state. After any change of its content, its mode, its owner or its names it has another identity,
+/// unless the clock of its file system has not moved on since the change before (inode(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The number of its file system.
+    pub device: u64,
     /// Its number in its file system.
     pub inode: u64,
     /// Its size in bytes.
     pub size: u64,
-    /// When its content last changed, in nanoseconds since 1970; negative before.
+    /// When its content last changed, in nanoseconds since 1970; negative before. Anybody who may write it can set this.
     pub modified_ns: i128,
+    /// When anything of it last changed, in nanoseconds since 1970. Only the kernel sets this, to the time of the change.
+    pub changed_ns: i128,
 }
 
 /// The kinds of things in a folder.
@@ -69,13 +82,15 @@ impl Folder {
             false => self.walk(path, flags)?,
         };
         let stat = rustix::fs::fstat(&descriptor)?;
-        Ok(Opened {
-            descriptor,
-            kind: kind(&stat),
-            inode: stat.st_ino,
-            size: stat.st_size as u64,
-            modified_ns: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
-        })
+        Ok(Opened { descriptor, kind: kind(&stat), identity: Identity::of(&stat) })
+    }
+
+    /// The identity of what is at `path`, relative to this folder, by one system call.
+    ///
+    /// Links are followed, and they may lead out of the folder: what this returns is only fit to be compared with
+    /// the identity of something that [`open_beneath`](Self::open_beneath) has opened.
+    pub fn identify(&self, path: &CStr) -> Result<Identity, Errno> {
+        retry(|| rustix::fs::statat(&self.descriptor, path, AtFlags::empty())).map(|stat| Identity::of(&stat))
     }
 
     fn resolve(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -127,6 +142,47 @@ pub fn read_start(file: impl AsFd, length: usize) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
+/// The identity of an open file.
+pub fn identify(file: impl AsFd) -> Result<Identity, Errno> {
+    rustix::fs::fstat(file).map(|stat| Identity::of(&stat))
+}
+
+/// Whether this machine's kernel knows of every change of the file when it happens, so that its identity can be relied on.
+///
+/// It does not where others change files behind its back (NFS, SMB, FUSE, 9p: attributes are old copies for a time), nor where
+/// content is made on reading (proc, sysfs). Therefore a file system counts if it is known to, and not otherwise.
+pub fn is_changed_here_alone(file: impl AsFd) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|stat| LOCAL_FILE_SYSTEMS.contains(&(stat.f_type as u64 & 0xffff_ffff)))
+}
+
+/// The `f_type` of file systems on a disk of this machine, or in its memory (statfs(2), linux/magic.h).
+const LOCAL_FILE_SYSTEMS: [u64; 11] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // btrfs
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
+    0x794c_7630, // overlayfs
+    0xf2f5_2010, // F2FS
+    0x2fc1_2fc1, // ZFS
+    0xca45_1a4e, // bcachefs
+    0x7371_7368, // SquashFS
+    0xe0f5_e1e2, // EROFS
+];
+
+impl Identity {
+    fn of(stat: &Stat) -> Identity {
+        let ns = |seconds: i64, ns: i128| i128::from(seconds) * 1_000_000_000 + ns;
+        Identity {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size as u64,
+            modified_ns: ns(stat.st_mtime, stat.st_mtime_nsec.into()),
+            changed_ns: ns(stat.st_ctime, stat.st_ctime_nsec.into()),
+        }
+    }
+}
+
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
 fn kind(stat: &Stat) -> Kind {
@@ -151,7 +207,7 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     /// The same folder twice: as the kernel resolves it, and as it is walked where the kernel cannot.
     fn both(path: &Path) -> [Folder; 2] {
@@ -167,11 +223,18 @@ mod tests {
         fs::write(base.path().join("a/b/c"), "hello").unwrap();
         for folder in both(base.path()) {
             let file = folder.open_beneath(b"a/b/c").unwrap();
-            assert_eq!((file.kind, file.size), (Kind::File, 5));
+            assert_eq!((file.kind, file.identity.size), (Kind::File, 5));
             let metadata = fs::metadata(base.path().join("a/b/c")).unwrap();
             let modified = metadata.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
-            assert_eq!(file.modified_ns, modified.as_nanos() as i128);
-            assert_eq!(file.inode, std::os::unix::fs::MetadataExt::ino(&metadata));
+            assert_eq!(file.identity.modified_ns, modified.as_nanos() as i128);
+            assert_eq!((file.identity.device, file.identity.inode), (metadata.dev(), metadata.ino()));
+            assert_eq!(
+                file.identity.changed_ns,
+                i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec())
+            );
+            assert_eq!(folder.identify(c"a/b/c"), Ok(file.identity));
+            assert_eq!(identify(&file.descriptor), Ok(file.identity));
+            assert_eq!(folder.identify(c"a/x"), Err(Errno::NOENT));
             assert_eq!(read_start(&file.descriptor, 5).unwrap(), b"hello");
             let flags = rustix::io::fcntl_getfd(&file.descriptor).unwrap();
             assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
@@ -180,6 +243,41 @@ mod tests {
             assert_eq!(folder.open_beneath(b"a/x").unwrap_err(), Errno::NOENT);
             assert_eq!(folder.open_beneath(b"a/b/c/d").unwrap_err(), Errno::NOTDIR);
         }
+    }
+
+    #[test]
+    fn every_change_gives_another_identity() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a");
+        fs::write(&path, "hello").unwrap();
+        let folder = Folder::open(base.path()).unwrap();
+        let mut identities = vec![folder.identify(c"a").unwrap()];
+        let changes: [&dyn Fn(); 4] = [
+            &|| fs::write(&path, "HELLO").unwrap(),
+            &|| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap(),
+            &|| fs::hard_link(&path, base.path().join("b")).unwrap(),
+            &|| fs::write(&path, "longer").unwrap(),
+        ];
+        for change in changes {
+            let before = *identities.last().unwrap();
+            // The clock of the file system may not have moved on since the last change.
+            let now = std::iter::repeat_with(|| {
+                change();
+                let _ = fs::remove_file(base.path().join("b"));
+                folder.identify(c"a").unwrap()
+            });
+            identities
+                .push(now.take(1_000_000).find(|now| now.changed_ns > before.changed_ns).expect("a clock that moves"));
+        }
+        for (at, identity) in identities.iter().enumerate() {
+            assert!(!identities[..at].contains(identity), "{identities:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_on_reading_is_not_relied_on() {
+        assert!(is_changed_here_alone(crate::sys::channel::memory_file(b"").unwrap()), "memory is tmpfs");
+        assert!(!is_changed_here_alone(fs::File::open("/proc/self/stat").unwrap()));
     }
 
     #[test]

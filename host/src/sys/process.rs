@@ -62,6 +62,13 @@ pub fn raise_descriptor_limit(wanted: u64) {
     }
 }
 
+/// How many more files this process may open; `None` if there is no limit.
+pub fn descriptors_left() -> Option<u64> {
+    let limit = rustix::process::getrlimit(Resource::Nofile).current?;
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    Some(limit.saturating_sub(open as u64))
+}
+
 /// A child process that can be signalled safely: by a pidfd, so that its number can be nobody else's.
 #[derive(Debug)]
 pub struct Child {

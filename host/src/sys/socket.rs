@@ -5,10 +5,12 @@ use anyhow::{Context, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType, sockopt,
+    self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType,
+    sockopt,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -199,6 +201,17 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, room: usize) -> Mov
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], more: bool) -> Moved {
     let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
     match retry(|| net::send(socket, bytes, flags)) {
+        Ok(0) => Moved::Blocked,
+        Ok(count) => Moved::Bytes(count),
+        Err(Errno::AGAIN) => Moved::Blocked,
+        Err(_) => Moved::End,
+    }
+}
+
+/// Sends two pieces in one write.
+pub fn send_both(socket: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> Moved {
+    let pieces = [IoSlice::new(first), IoSlice::new(second)];
+    match retry(|| net::sendmsg(socket, &pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)) {
         Ok(0) => Moved::Blocked,
         Ok(count) => Moved::Bytes(count),
         Err(Errno::AGAIN) => Moved::Blocked,

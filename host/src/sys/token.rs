@@ -4,9 +4,8 @@
 //! win it again. The word is `sequence << 1 | IN_CALL`. While a leader is in a call it has no access to the value, so a
 //! follower may take the value over; the leader finds out when it comes back and cannot restore its own word.
 
-use std::cell::UnsafeCell;
+use super::sync::{AtomicU64, Ordering, UnsafeCell};
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A value and the right to use it.
 pub struct Token<T> {
@@ -36,8 +35,14 @@ impl<T> Token<T> {
 
     /// What the leader is in, if it is in a call. Two equal observations are the same call.
     pub fn observe(&self) -> Option<InCall> {
-        let word = self.word.load(Ordering::Acquire);
+        // Relaxed: it gives no access to the value, and `steal` does not rely on it.
+        let word = self.word.load(Ordering::Relaxed);
         (word & IN_CALL != 0).then_some(InCall(word))
+    }
+
+    /// The word, whatever it says: it is another one after each call.
+    pub fn word(&self) -> u64 {
+        self.word.load(Ordering::SeqCst)
     }
 
     /// Takes the lead from a thread that still is in the call that was observed.
@@ -57,11 +62,37 @@ impl<'a, T> Lead<'a, T> {
         let Lead { token, sequence } = self;
         let sequence = sequence + 1;
         let word = sequence << 1 | IN_CALL;
-        // Release: what this leader did to the value is visible to whoever steals it.
-        token.word.store(word, Ordering::Release);
+        // What this leader did to the value is visible to whoever steals it (release). And the store comes before every
+        // later look of this thread at a [`Sleeper`](super::sleeper::Sleeper): a monitor that parks has seen it, or is roused.
+        token.word.store(word, Ordering::SeqCst);
         let result = work();
-        let back = token.word.compare_exchange(word, sequence << 1, Ordering::Acquire, Ordering::Relaxed);
+        // Relaxed: the word that it finds is its own, so nobody has touched the value since.
+        let back = token.word.compare_exchange(word, sequence << 1, Ordering::Relaxed, Ordering::Relaxed);
         (result, back.is_ok().then_some(Lead { token, sequence }))
+    }
+
+    /// Gives the lead up, before a call that will block: whoever first steals it from what this returns has it then.
+    pub fn release(self) -> InCall {
+        let word = (self.sequence + 1) << 1 | IN_CALL;
+        self.token.word.store(word, Ordering::SeqCst);
+        InCall(word)
+    }
+
+    /// The token that this is the lead of.
+    pub fn token(&self) -> &'a Token<T> {
+        self.token
+    }
+}
+
+impl InCall {
+    /// As a number, for those who pass it on in an atomic.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The observation that has this number.
+    pub fn from_number(number: u64) -> InCall {
+        InCall(number)
     }
 }
 
@@ -84,7 +115,7 @@ impl<T> DerefMut for Lead<'_, T> {
 /// The lowest bit of the word: the leader is in a call.
 const IN_CALL: u64 = 1;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::Barrier;
@@ -124,8 +155,46 @@ mod tests {
     }
 
     #[test]
+    fn a_lead_that_is_given_up_can_be_stolen_once() {
+        let token = Token::new(1);
+        let lead = token.steal(token.observe().unwrap()).unwrap();
+        let given_up = InCall::from_number(lead.release().number());
+        assert_eq!(token.observe(), Some(given_up));
+        let follower = token.steal(given_up);
+        assert_eq!(follower.as_deref(), Some(&1));
+        assert!(token.steal(given_up).is_none());
+    }
+
+    #[test]
+    fn leaders_and_thieves_work_on_one_value_and_lose_nothing() {
+        const LEADS: u64 = 20_000;
+        let (token, done) = (Token::new(0u64), AtomicU64::new(0));
+        // A value that two threads had at once would miss what one of them added.
+        let turn = |mut lead: Lead<'_, u64>| {
+            *lead += 1;
+            done.fetch_add(1, Ordering::Relaxed);
+            if let (_, Some(mut lead)) = lead.call(std::thread::yield_now) {
+                *lead += 1;
+                done.fetch_add(1, Ordering::Relaxed);
+                lead.release();
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while done.load(Ordering::Relaxed) < LEADS {
+                        token.observe().and_then(|seen| token.steal(seen)).map_or_else(std::thread::yield_now, turn);
+                    }
+                });
+            }
+        });
+        let last = token.steal(token.observe().unwrap()).unwrap();
+        assert_eq!(*last, done.load(Ordering::Relaxed));
+    }
+
+    #[test]
     fn two_thieves_share_no_lead() {
-        for _ in 0..200 {
+        for _ in 0..2_000 {
             let token = Token::new(0u32);
             let seen = token.observe().unwrap();
             let barrier = Barrier::new(2);

@@ -1,7 +1,8 @@
 //! Sizes, numbers and time-outs.
 
 use crate::{assert_aborted, assert_closed, last_response, pages, pages_and_mirror};
-use tests::{PATIENCE, eventually};
+use std::time::Duration;
+use tests::{PATIENCE, Server, Site, eventually};
 
 /// A request with a request line and fields of exactly `length` bytes together.
 fn head_of(length: usize) -> Vec<u8> {
@@ -158,4 +159,66 @@ fn connections_past_the_limit_are_sent_away_and_come_back_later() {
         server.connect().get("/a.txt").ok().filter(|response| response.status == 200)
     });
     assert_eq!(clients[0].get("/b.txt").unwrap().text(), "bb", "the others are untouched");
+}
+
+/// A server whose processes may have so many files open.
+fn start_with_descriptors(site: &Site, count: usize, arguments: &[&str]) -> Server {
+    let host = site.command(arguments);
+    let mut command = std::process::Command::new("sh");
+    let limited = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+    command.current_dir(site.path(".")).args(["-c", &limited]).arg(host.get_program()).args(host.get_args());
+    Server::start(command)
+}
+
+#[test]
+fn more_connections_than_descriptors_are_sent_away_and_the_others_still_get_their_files() {
+    let site = pages();
+    let server = start_with_descriptors(&site, 96, &["--threads", "1"]);
+    server.wait_for_log("raise it (ulimit -n, LimitNOFILE)", PATIENCE);
+    let mut first = server.connect();
+    let mut others: Vec<_> = (0..150).map(|_| server.connect()).collect();
+    let statuses: Vec<u16> = others.iter_mut().map(|client| client.get("/a.txt").map_or(0, |got| got.status)).collect();
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    // One that is sent away may find its connection closed before it has asked.
+    assert!(served >= 20 && statuses.iter().all(|status| [200, 503, 0].contains(status)), "{statuses:?}");
+    assert_eq!(first.get("/a.txt").expect("an answer").text(), "a");
+    drop(others);
+    eventually("there is room again", PATIENCE, || (server.get("/a.txt").status == 200).then_some(()));
+    assert!(!server.log().iter().any(|line| line.contains("cannot accept")), "{:?}", server.log());
+}
+
+#[test]
+fn when_a_handler_has_taken_all_descriptors_open_connections_go_on_and_it_is_said_once() {
+    let site = pages();
+    site.compile(
+        "hoard",
+        r#"
+        #include "host.h"
+        #include <fcntl.h>
+        #include <string.h>
+        #include <unistd.h>
+        HOST_EXPORT host_body *application(host_env *env, host_start_response *start_response) {
+            static int held[200];
+            int free = strcmp(env->get(env, HOST_STR("PATH_INFO")).ptr, "/free") == 0;
+            int all = strcmp(env->get(env, HOST_STR("PATH_INFO")).ptr, "/all") == 0;
+            for (int n = 0; free && n < 200; n++) if (held[n] > 0) close(held[n]), held[n] = 0;
+            for (int n = 0; all && n < 200; n++) held[n] = open("/dev/null", O_RDONLY);
+            start_response->call(start_response, HOST_STR("200 OK"), NULL, 0, NULL);
+            return env->bytes(env, HOST_STR("done\n"));
+        }"#,
+    );
+    let server = start_with_descriptors(&site, 96, &["--threads", "1"]);
+    let mut first = server.connect();
+    assert_eq!(first.get("/hoard.so/all").expect("an answer").text(), "done\n");
+    let mut second = server.connect();
+    server.wait_for_log("cannot accept connections", PATIENCE);
+    // The listener is tried again ten times a second.
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(600) {
+        assert_eq!(first.get("/hoard.so").expect("an answer").text(), "done\n");
+    }
+    assert_eq!(first.get("/hoard.so/free").expect("an answer").text(), "done\n");
+    assert_eq!(second.get("/a.txt").expect("an answer").text(), "a");
+    let complaints = server.log().iter().filter(|line| line.contains("cannot accept")).count();
+    assert_eq!(complaints, 1, "{:?}", server.log());
 }

@@ -1,5 +1,7 @@
 //! The site from outside: what is shown of the files under `--html`, what is not, and who answers what.
 
+mod cached;
+
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};

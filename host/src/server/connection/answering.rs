@@ -1,0 +1,126 @@
+//! Having a request answered: the doors before a call, and the call that is to be made.
+
+use super::{Connection, Mode, Situation, Stage, Step};
+use crate::pace::Way;
+use crate::response::Response;
+use crate::route::Ticket;
+use crate::serial::{Permit, Serial};
+use crate::server::call::{Call, Permits, Work};
+use crate::server::output::Flow;
+use crate::server::patience::Wait;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+impl Connection {
+    /// Comes to the doors before the application.
+    pub(super) fn enter(&mut self, ticket: Ticket, situation: &mut Situation<'_>) -> Option<Step> {
+        let way = match ticket.paces().call.way() {
+            // Its `read` waits for the client.
+            Way::Inline if !self.is_received() => Way::Waits,
+            way => way,
+        };
+        if way != Way::Inline && self.space.output.pending() {
+            // Earlier answers do not wait for this one, unless the client takes nothing.
+            if let Flow::Broken = self.space.output.flush(self.line.socket.as_fd()) {
+                return Some(self.abort(situation));
+            }
+        }
+        match self.permits_for(ticket.serial(), way, situation) {
+            Some(permits) => {
+                self.space.stage = Stage::Called;
+                Some(Step::Call(Call { work: Work::Application(ticket), way, permits }))
+            }
+            None => {
+                self.space.stage = Stage::Queued(ticket);
+                Some(Step::Wait(Wait::Turn))
+            }
+        }
+    }
+
+    pub(super) fn take_turn(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
+        if situation.mode == Mode::Draining {
+            return self.flush(situation).or(Some(Step::HandOver));
+        }
+        if situation.hangup {
+            return Some(Step::Close);
+        }
+        let Stage::Queued(ticket) = &self.space.stage else { return None };
+        let renewed = match situation.settings.router.renew(ticket) {
+            Ok(renewed) => renewed,
+            Err(response) => {
+                self.space.doors = Default::default();
+                self.respond(response, situation);
+                return None;
+            }
+        };
+        let same = renewed.is_same(ticket);
+        let doors = &mut self.space.doors;
+        if same && doors.arrived.is_none() {
+            return Some(Step::Wait(Wait::Turn));
+        }
+        if !same {
+            // What it holds are the old build's permits.
+            (doors.held, doors.arrived) = (None, None);
+        }
+        self.enter(renewed, situation)
+    }
+
+    /// Calls the stream's `next`, or only its `close`, when its module lets it.
+    pub(super) fn call_stream(&mut self, work: Work, situation: &Situation<'_>) -> Step {
+        let Some(stream) = &self.space.output.stream else { return Step::Yield };
+        let (serial, way) = (stream.serial().cloned(), stream.pace().way());
+        match self.permits_for(serial.as_ref(), way, situation) {
+            Some(permits) => Step::Call(Call { work, way, permits }),
+            None => Step::Wait(Wait::Turn),
+        }
+    }
+
+    /// What the call has come to, or what is answered in its stead.
+    pub(in crate::server) fn answer_with_this(&mut self, response: Response) {
+        self.space.answer = Some(response);
+    }
+
+    /// Takes a permit that it has waited for; one that it does not wait for any more is dropped, for the next one.
+    pub(in crate::server) fn admit(&mut self, permit: Permit) {
+        let doors = &mut self.space.doors;
+        if doors.noted.take_if(|noted| permit.is_for(noted)).is_some() {
+            doors.arrived = Some(permit);
+        }
+    }
+
+    /// All permits that the call needs; with `None` it stands at one of the doors.
+    fn permits_for(&mut self, serial: Option<&Arc<Serial>>, way: Way, situation: &Situation<'_>) -> Option<Permits> {
+        // In this order always, so that nobody who is in waits for somebody who is not.
+        let module = match serial {
+            None => None,
+            Some(serial) => Some(self.permit_for(serial, situation)?),
+        };
+        if way != Way::Computes {
+            return Some([module, None]);
+        }
+        match self.permit_for(situation.processors, situation) {
+            Some(permit) => Some([module, Some(permit)]),
+            None => {
+                self.space.doors.held = module;
+                None
+            }
+        }
+    }
+
+    fn permit_for(&mut self, serial: &Arc<Serial>, situation: &Situation<'_>) -> Option<Permit> {
+        let doors = &mut self.space.doors;
+        if let Some(permit) = doors.held.take_if(|permit| permit.is_for(serial)) {
+            return Some(permit);
+        }
+        if let Some(permit) = doors.arrived.take_if(|permit| permit.is_for(serial)) {
+            return Some(permit);
+        }
+        // It may be asked again before its turn: one note is enough, and a second would be a turn that nobody uses.
+        if doors.noted.as_ref().is_some_and(|noted| Arc::ptr_eq(noted, serial)) {
+            return None;
+        }
+        let permit = serial.enter(situation.waiter);
+        doors.noted = permit.is_none().then(|| Arc::clone(serial));
+        permit
+    }
+}

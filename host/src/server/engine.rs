@@ -1,0 +1,267 @@
+//! The threads that run the loops: leaders, followers and the monitor (the Leader/Followers pattern).
+//!
+//! A leader calls modules itself: no queue, no wake-up, no change of threads. When such a call takes long, the monitor has
+//! a follower take the loop over; the thread that comes back late sends its connection to the loop by letter and becomes
+//! a follower. Where a call is known to take long, the leader passes the loop on before it.
+
+use super::Shared;
+use super::call::{Origin, Outcome};
+use super::delay::{self, Point};
+use super::event_loop::{Calling, EventLoop, Task, Turn};
+use super::slots::SlotId;
+use crate::pace::Way;
+use crate::sys::clock;
+use crate::sys::roster::{Order, Roster};
+use crate::sys::sleeper::Sleeper;
+use crate::sys::token::{InCall, Lead, Token};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The loops and their threads.
+pub(super) struct Engine {
+    shared: Arc<Shared>,
+    loops: Vec<Token<EventLoop>>,
+    followers: Roster,
+    /// Followers that are kept ready.
+    ready_min: usize,
+    monitor: Sleeper,
+    /// Calls that run beside the loops, each on a thread of its own.
+    beside: AtomicIsize,
+    /// How many of them there may be. Each loop may come to one more at any time.
+    beside_max: isize,
+    /// It has been said that no thread can be made.
+    complained: AtomicBool,
+}
+
+/// What the monitor saw of a loop at its last tick.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    word: u64,
+    call: Option<InCall>,
+}
+
+impl Engine {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub(super) fn start(shared: Arc<Shared>, loops: Vec<EventLoop>) -> io::Result<()> {
+        let count = loops.len();
+        let beside_max = shared.settings.config.limits.threads_max.saturating_sub(count).max(1);
+        let ready_min = count + 1;
+        let engine = Arc::new(Engine {
+            shared,
+            loops: loops.into_iter().map(Token::new).collect(),
+            // So that there always is a follower for each loop, as long as the calls keep to their limit.
+            followers: Roster::new(beside_max + 2 * count + ready_min),
+            ready_min,
+            monitor: Sleeper::new(),
+            beside: AtomicIsize::new(0),
+            beside_max: isize::try_from(beside_max).unwrap_or(isize::MAX),
+            complained: AtomicBool::new(false),
+        });
+        for (index, token) in engine.loops.iter().enumerate() {
+            let order = token.observe().map(|seen| Order { loop_index: index as u32, seen });
+            engine.hire(order)?;
+        }
+        for _ in 0..ready_min {
+            engine.hire(None)?;
+        }
+        thread::Builder::new().name("monitor".to_owned()).spawn(move || engine.watch())?;
+        Ok(())
+    }
+
+    /// Makes another thread, which begins with this order.
+    fn hire(self: &Arc<Self>, first: Option<Order>) -> io::Result<()> {
+        let engine = Arc::clone(self);
+        let thread = thread::Builder::new().name("loop".to_owned()).stack_size(STACK_BYTES);
+        thread.spawn(move || engine.follow(first)).map(|_| ())
+    }
+
+    /// A thread's life.
+    fn follow(self: &Arc<Self>, first: Option<Order>) {
+        let Some(mut place) = self.followers.enlist() else { return };
+        let mut order = first;
+        loop {
+            if let Some(Order { loop_index, seen }) = order.take() {
+                delay::at(Point::Ordered);
+                // It comes too late if the call is over, or another follower was quicker.
+                if let Some(lead) = self.loops[loop_index as usize].steal(seen) {
+                    self.lead(lead, loop_index as usize);
+                }
+            }
+            let enough = self.followers.idle() >= self.ready_min;
+            order = place.wait(enough.then_some(PATIENCE));
+            if order.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Runs one loop, until another thread has taken it over or it is over.
+    fn lead(self: &Arc<Self>, mut lead: Lead<'_, EventLoop>, index: usize) {
+        delay::at(Point::Stolen);
+        if let Some(calling) = lead.calling.take()
+            && !calling.passed_on
+        {
+            self.beside.fetch_add(1, Ordering::Relaxed);
+            if let Some(pace) = calling.pace {
+                pace.overtaken(clock::coarse_ms());
+            }
+        }
+        loop {
+            let Turn::Call(task) = lead.turn() else { return };
+            if self.beside.load(Ordering::Relaxed) >= self.beside_max {
+                lead.no_room(task);
+                continue;
+            }
+            let passed_on = task.way() != Way::Inline;
+            lead.calling = Some(Calling { pace: task.pace(), passed_on });
+            if passed_on {
+                let Some(again) = self.pass_on(lead, index) else { return self.call_beside(task, index) };
+                lead = again;
+                lead.calling = None;
+                lead.no_room(task);
+                continue;
+            }
+            let ((id, outcome), back) = lead.call(|| {
+                delay::at(Point::CallBegun);
+                self.monitor.rouse();
+                let outcome = self.perform(task, index);
+                delay::at(Point::CallOver);
+                outcome
+            });
+            match back {
+                Some(again) => {
+                    lead = again;
+                    lead.calling = None;
+                    if let Some(id) = id {
+                        lead.returned(id, outcome);
+                    }
+                }
+                None => return self.come_late(id, outcome, index),
+            }
+        }
+    }
+
+    /// Gives the loop to a follower. If there is none, and none can be made, the lead comes back.
+    fn pass_on<'a>(self: &Arc<Self>, lead: Lead<'a, EventLoop>, index: usize) -> Option<Lead<'a, EventLoop>> {
+        self.beside.fetch_add(1, Ordering::Relaxed);
+        let token = lead.token();
+        let order = Order { loop_index: index as u32, seen: lead.release() };
+        delay::at(Point::Released);
+        // Should the order get lost, the monitor gives another.
+        self.monitor.rouse();
+        if self.followers.dispatch(order) {
+            return None;
+        }
+        self.complain(&self.hire(Some(order)).err()?);
+        // Unless the monitor has found somebody meanwhile.
+        let again = token.steal(order.seen)?;
+        self.beside.fetch_sub(1, Ordering::Relaxed);
+        Some(again)
+    }
+
+    /// Makes a call while another thread leads the loop, and notes how long it takes.
+    fn call_beside(&self, task: Task, index: usize) {
+        let pace = task.pace();
+        let (start, thread_time) = (Instant::now(), clock::thread_time());
+        let (id, outcome) = self.perform(task, index);
+        if let Some(pace) = pace {
+            pace.measured(start.elapsed(), clock::thread_time().saturating_sub(thread_time));
+        }
+        self.come_late(id, outcome, index);
+    }
+
+    fn perform(&self, task: Task, index: usize) -> (Option<SlotId>, Outcome) {
+        match task {
+            Task::Connection(id, connection, call) => {
+                (Some(id), call.perform(connection, Origin { shared: &self.shared, loop_index: index, id }))
+            }
+            Task::Epilogue(epilogue) => {
+                epilogue.perform(&self.shared);
+                (None, Outcome { connection: None, epilogue: None })
+            }
+        }
+    }
+
+    /// The end of a call whose loop another thread leads. Only the leader touches a connection that is registered.
+    fn come_late(&self, id: Option<SlotId>, outcome: Outcome, index: usize) {
+        if let (Some(id), Some(connection)) = (id, outcome.connection) {
+            delay::at(Point::Late);
+            Origin { shared: &self.shared, loop_index: index, id }.give_back(connection);
+        }
+        if let Some(epilogue) = outcome.epilogue {
+            epilogue.perform(&self.shared);
+        }
+        self.beside.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The monitor's life: it sees to it that no loop is without a leader for long, and sleeps while no calls are made.
+    fn watch(self: &Arc<Self>) {
+        let mut seen = vec![Seen::default(); self.loops.len()];
+        let mut quiet = 0;
+        loop {
+            Sleeper::nap(TICK);
+            let mut active = false;
+            for (index, (token, seen)) in self.loops.iter().zip(&mut seen).enumerate() {
+                let word = token.word();
+                let call = token.observe();
+                active |= word != seen.word || call.is_some();
+                if let Some(call) = call
+                    && seen.call == Some(call)
+                {
+                    self.replace_leader(Order { loop_index: index as u32, seen: call });
+                }
+                *seen = Seen { word, call };
+            }
+            if self.followers.idle() < self.ready_min && self.beside.load(Ordering::Relaxed) < self.beside_max {
+                self.reinforce(None);
+            }
+            quiet = if active { 0 } else { quiet + 1 };
+            if quiet > QUIET_TICKS {
+                delay::at(Point::Quiet);
+                self.monitor
+                    .park_unless(|| self.loops.iter().zip(&seen).any(|(token, seen)| token.word() != seen.word));
+                quiet = 0;
+            }
+        }
+    }
+
+    fn replace_leader(self: &Arc<Self>, order: Order) {
+        delay::at(Point::Seen);
+        if !self.followers.dispatch(order) {
+            self.reinforce(Some(order));
+        }
+    }
+
+    fn reinforce(self: &Arc<Self>, first: Option<Order>) {
+        if self.followers.is_full() {
+            return;
+        }
+        if let Err(error) = self.hire(first) {
+            self.complain(&error);
+        }
+    }
+
+    fn complain(&self, error: &io::Error) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            tracing::error!("cannot make a thread: {error}; calls that take long are answered 503");
+        }
+    }
+}
+
+/// How often the monitor looks while calls are made. A loop is taken over after one to two of these.
+const TICK: Duration = Duration::from_millis(1);
+
+/// The monitor parks after so many ticks without a call.
+const QUIET_TICKS: u32 = 8;
+
+/// A follower of whom there are enough ends after this.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// As much as a program's main thread has by default: modules are written with that in mind. It is memory only when used.
+const STACK_BYTES: usize = 8 << 20;
