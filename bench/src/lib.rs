@@ -1,37 +1,28 @@
-//! What the measurements share: medians and their spread.
+//! Measurements of host: what they share, and the comparison with other servers.
+//!
+//! The comparison ([`comparison`]) starts each server as its [`server`] recipe says, has a client ask ([`load`]), and reads
+//! what it has cost from /proc ([`accounting`]). What comes out are [`reading`]s, shown as [`table`]s and held
+//! against [`goals`].
 
-/// The values of one thing that was measured several times.
-#[derive(Clone, Debug, Default)]
-pub struct Sample(Vec<f64>);
+pub mod accounting;
+pub mod build;
+pub mod case;
+pub mod client;
+pub mod comparison;
+pub mod floor;
+pub mod generations;
+pub mod goals;
+pub mod histogram;
+pub mod launch;
+pub mod load;
+pub mod machine;
+pub mod network;
+pub mod options;
+pub mod process;
+pub mod reading;
+pub mod sample;
+pub mod server;
+pub mod start;
+pub mod table;
 
-impl Sample {
-    /// Adds a value.
-    pub fn push(&mut self, value: f64) {
-        let at = self.0.partition_point(|other| *other < value);
-        self.0.insert(at, value);
-    }
-
-    /// The value below which so much of the sample lies, 0 to 1; 0 if nothing was measured.
-    pub fn quantile(&self, part: f64) -> f64 {
-        let last = self.0.len().saturating_sub(1) as f64;
-        self.0.get((last * part).round() as usize).copied().unwrap_or_default()
-    }
-
-    /// `median (least to 90 % to greatest)`, with one decimal.
-    pub fn summary(&self) -> String {
-        let [least, median, most, greatest] = [0.0, 0.5, 0.9, 1.0].map(|part| self.quantile(part));
-        format!("{median:6.1}  {least:6.1}  {most:6.1}  {greatest:6.1}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_do_not_depend_on_the_order_of_measuring() {
-        let mut sample = Sample::default();
-        [5.0, 1.0, 4.0, 2.0, 3.0].into_iter().for_each(|value| sample.push(value));
-        assert_eq!([0.0, 0.5, 1.0].map(|part| sample.quantile(part)), [1.0, 3.0, 5.0]);
-    }
-}
+pub use sample::Sample;
