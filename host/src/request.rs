@@ -2,6 +2,7 @@
 
 use crate::http::head::Head;
 use crate::http::path::Path;
+use crate::response::Fields;
 use crate::sys::socket::Address;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -44,22 +45,27 @@ impl Request {
     }
 }
 
-/// Buffers that a response is made in. Whoever makes one may take them, and the server puts them back when the response is
-/// encoded: so a small one allocates nothing. What is in them means nothing.
+/// Memory that a response is made in. Whoever makes one may take it, and the server puts it back when the response is
+/// encoded: so a small one allocates nothing.
 #[derive(Default)]
 pub struct Spare {
-    /// For [`Fields`](crate::response::Fields).
-    pub fields: Vec<u8>,
-    /// For content.
+    /// What was sent last, which an application may send again, or whose memory it may use.
+    pub fields: Fields,
+    /// For content. What is in it means nothing.
     pub content: Vec<u8>,
 }
 
 impl Spare {
     /// Takes buffers back, unless they have become unusually large.
-    pub fn take_back(&mut self, fields: Vec<u8>, content: Vec<u8>) {
+    pub fn take_back(&mut self, fields: Fields, content: Vec<u8>) {
         if (1..=SPARE_BYTES_MAX).contains(&fields.capacity()) {
             self.fields = fields;
         }
+        self.take_content_back(content);
+    }
+
+    /// Takes the buffer of content back, unless it has become unusually large.
+    pub fn take_content_back(&mut self, content: Vec<u8>) {
         if (1..=SPARE_BYTES_MAX).contains(&content.capacity()) {
             self.content = content;
         }

@@ -195,6 +195,10 @@ impl Status {
     /// The code is 200 to 999: interim responses (1xx) are the server's. The phrase means nothing to a client (RFC 9112
     /// §4), so bytes that are not UTF-8 are replaced rather than refused.
     pub fn parse(bytes: &[u8]) -> Option<Status> {
+        // Most are.
+        if bytes == b"200 OK" {
+            return Some(Status::new(200));
+        }
         let (digits, [b' ', reason @ ..]) = bytes.split_at_checked(3)? else { return None };
         if !digits.iter().all(u8::is_ascii_digit) {
             return None;
@@ -257,15 +261,33 @@ impl Fields {
         Ok(())
     }
 
-    /// No fields, in a buffer that has been used before.
-    pub fn with_buffer(mut lines: Vec<u8>) -> Fields {
+    /// Whether these names and values are all that is here, in this order: applications give the same again and again, and
+    /// what has been found valid once is compared faster than examined.
+    pub fn are<'a>(&self, fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> bool {
+        let mut rest = &*self.lines;
+        for (name, value) in fields {
+            // SECURITY: with these bytes in them, others could make the same lines.
+            if name.contains(&b':') || value.contains(&b'\r') {
+                return false;
+            }
+            let after_name = rest.strip_prefix(name).and_then(|rest| rest.strip_prefix(b": "));
+            let after_value = after_name.and_then(|rest| rest.strip_prefix(value));
+            let Some(after) = after_value.and_then(|rest| rest.strip_prefix(b"\r\n")) else { return false };
+            rest = after;
+        }
+        rest.is_empty() && self.content_length.is_none()
+    }
+
+    /// No fields, in the memory of these.
+    pub fn emptied(self) -> Fields {
+        let mut lines = self.lines;
         lines.clear();
         Fields { lines, ..Fields::default() }
     }
 
-    /// The buffer, for [`with_buffer`](Self::with_buffer).
-    pub fn into_buffer(self) -> Vec<u8> {
-        self.lines
+    /// How many bytes of lines fit into its memory.
+    pub fn capacity(&self) -> usize {
+        self.lines.capacity()
     }
 
     /// The fields as they are sent, each with its CRLF.
@@ -433,8 +455,41 @@ mod tests {
         fields.push(b"dAtE", b"x").unwrap();
         fields.push(b"server", b"x").unwrap();
         assert!(fields.has_date && fields.has_server);
-        let fields = Fields::with_buffer(fields.into_buffer());
+        let fields = fields.emptied();
         assert!(fields.lines().is_empty() && !fields.has_date && !fields.has_server);
+    }
+
+    #[test]
+    fn fields_that_come_again_are_known_and_no_others() {
+        let pairs = |pairs: &[(&'static str, &'static str)]| -> Vec<(&'static [u8], &'static [u8])> {
+            pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect()
+        };
+        let kept = |given: &[(&'static str, &'static str)]| {
+            let mut fields = Fields::default();
+            pairs(given).into_iter().for_each(|(name, value)| fields.push(name, value).unwrap());
+            fields
+        };
+        let are = |fields: &Fields, given: &[(&'static str, &'static str)]| fields.are(pairs(given).into_iter());
+        let fields = kept(&[("A", "b"), ("X", "y")]);
+        assert!(are(&fields, &[("A", "b"), ("X", "y")]));
+        for others in [
+            &[][..],
+            &[("A", "b")],
+            &[("A", "b"), ("X", "z")],
+            &[("a", "b"), ("X", "y")],
+            &[("X", "y"), ("A", "b")],
+            &[("A", "b"), ("X", "y"), ("X", "y")],
+            &[("A", " b"), ("X", "y")],
+            // The same lines, but not the same fields.
+            &[("A", "b\r\nX: y")],
+            &[("A: b\r\nX", "y")],
+            &[("A", "b\r\nX: y"), ("", "")],
+        ] {
+            assert!(!are(&fields, others), "{others:?}");
+        }
+        assert!(!are(&kept(&[("A", "b: c")]), &[("A: b", "c")]));
+        assert!(!are(&kept(&[("A", "b"), ("Content-Length", "1")]), &[("A", "b")]), "a length is kept elsewhere");
+        assert!(are(&Fields::default(), &[]) && are(&fields.emptied(), &[]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::response::{Body, Fields, Response, Status};
 use crate::site::{Site, Target};
 use std::sync::Arc;
 
-pub use crate::handler::{Answer, Ticket, answer};
+pub use crate::handler::{Answer, Place, Ticket, answer};
 
 /// Decides routes.
 pub struct Router {
@@ -63,20 +63,24 @@ impl Router {
         Route::Answer(response)
     }
 
-    /// Who answers this request.
-    pub fn route(&self, head: &Head, path: &Path) -> Route {
+    /// Who answers this request. In `place`: where a request with the same head has led to, if that is known; and
+    /// afterwards where this one leads, if its path alone decides that.
+    pub fn route(&self, head: &Head, path: &Path, place: &mut Option<Place>) -> Route {
+        if let Some(ticket) = place.and_then(|known| self.registry.ticket_at(known)) {
+            return Route::Handler(ticket);
+        }
         if head.path() == "*" {
             return self.server_options();
         }
         let bytes = path.as_bytes();
         for mount in &self.mounts {
             if bytes.strip_prefix(&*mount.prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/') {
-                return self.handler(mount.module.as_bytes(), &mount.symbol, mount.prefix.len());
+                return self.handler(mount.module.as_bytes(), &mount.symbol, mount.prefix.len(), place);
             }
         }
         if let Some((module, script_name_bytes)) = shared_object(bytes) {
             return match module {
-                Some(module) => self.handler(module, DEFAULT_SYMBOL, script_name_bytes),
+                Some(module) => self.handler(module, DEFAULT_SYMBOL, script_name_bytes, place),
                 None => not_found(),
             };
         }
@@ -86,7 +90,8 @@ impl Router {
             return Route::Site(target);
         }
         if let Some((module, symbol)) = &self.root {
-            return self.handler(module.as_bytes(), symbol, 0);
+            // A file may appear in its stead at any time.
+            return self.handler(module.as_bytes(), symbol, 0, &mut None);
         }
         if !reads && find().is_some() {
             let mut refused = Response::error(405, "this is a file; it can be read with GET or HEAD");
@@ -97,9 +102,12 @@ impl Router {
         not_found()
     }
 
-    fn handler(&self, module: &[u8], symbol: &str, script_name_bytes: usize) -> Route {
+    fn handler(&self, module: &[u8], symbol: &str, script_name_bytes: usize, place: &mut Option<Place>) -> Route {
         match self.registry.ticket(module, symbol, script_name_bytes) {
-            Ok(ticket) => Route::Handler(ticket),
+            Ok((ticket, found)) => {
+                *place = Some(found);
+                Route::Handler(ticket)
+            }
             Err(NoTicket::NoModule | NoTicket::NoApplication) => not_found(),
             Err(NoTicket::NoBuild) => Route::Answer(no_sound_build(&String::from_utf8_lossy(module))),
         }

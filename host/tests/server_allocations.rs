@@ -8,7 +8,7 @@ use host::config::Bind;
 use host::server::{Server, Settings};
 use host::sys::allocations::{Counting, by_all_threads};
 use host::sys::socket::{Address, listen, local_address};
-use module::{FIELDS, FRUGAL, config, request_text, router};
+use module::{FIELDS, FRUGAL, config, request_texts, router};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -46,28 +46,28 @@ fn serve() -> SocketAddr {
 /// Sends requests on one connection, round by round. The client allocates nothing.
 struct Client {
     connection: TcpStream,
-    text: String,
+    texts: [String; 4],
 }
 
 impl Client {
     fn new(address: SocketAddr, symbol: &str, fields: &str) -> Client {
         let connection = TcpStream::connect(address).unwrap();
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client { connection, text: request_text(symbol, fields) }
+        Client { connection, texts: request_texts(symbol, fields) }
     }
 
     /// How often all threads together allocate in a round, and how often they may whatever the handler does: the server
     /// writes its date anew each second.
     fn round(&mut self) -> (u64, u64) {
         let (before, begin) = (by_all_threads(), Instant::now());
-        for _ in 0..ROUND {
-            self.ask();
+        for number in 0..ROUND as usize {
+            self.ask(number % self.texts.len());
         }
         (by_all_threads() - before, begin.elapsed().as_secs() + 1)
     }
 
-    fn ask(&mut self) {
-        self.connection.write_all(self.text.as_bytes()).unwrap();
+    fn ask(&mut self, which: usize) {
+        self.connection.write_all(self.texts[which].as_bytes()).unwrap();
         let mut buffer = [0; 4096];
         let mut length = 0;
         while !is_complete(&buffer[..length]) {

@@ -158,8 +158,9 @@ impl<'a> Load<'a> {
             if now >= end && self.later.is_empty() {
                 break;
             }
-            let next = self.later.last().map_or(end, |(when, _)| *when).min(end);
-            self.turn(next.saturating_duration_since(now).min(LOOK_AFTER))?;
+            // It does not sleep: a server would have to wake it, which between two processors of a virtual machine costs as
+            // much as a request, and the slower the server, the more often. Over a network nobody would be woken.
+            self.turn(Duration::ZERO)?;
         }
         self.asking = false;
         let patience = Instant::now() + self.plan.frozen_after;

@@ -40,14 +40,9 @@ pub enum NoTicket {
 }
 
 impl Ticket {
-    /// For an application of this build, to which `script_name_bytes` of the decoded path lead.
-    pub(super) fn new(
-        generation: &Arc<Generation>,
-        symbol: &str,
-        script_name_bytes: usize,
-    ) -> Result<Ticket, NoTicket> {
-        let application = generation.find(symbol).ok_or(NoTicket::NoApplication)?;
-        Ok(Ticket { generation: Arc::clone(generation), application, script_name_bytes })
+    /// For an application of this build, by its index, to which `script_name_bytes` of the decoded path lead.
+    pub(super) fn new(generation: Arc<Generation>, application: usize, script_name_bytes: usize) -> Ticket {
+        Ticket { generation, application, script_name_bytes }
     }
 
     /// The same application of the module's build of this moment.
@@ -56,7 +51,7 @@ impl Ticket {
     /// Why it cannot answer any more.
     pub fn renew(&self, registry: &Registry) -> Result<Ticket, NoTicket> {
         let symbol = &self.generation.application(self.application).symbol;
-        registry.ticket(self.module().as_bytes(), symbol, self.script_name_bytes)
+        registry.ticket(self.module().as_bytes(), symbol, self.script_name_bytes).map(|(ticket, _)| ticket)
     }
 
     /// The module's name.

@@ -240,7 +240,7 @@ impl State {
             // SAFETY: `keep` leaked the box, and the request, in which alone the module may use it, is over.
             let content = unsafe { body.as_mut() }.take_rest();
             if let (Content::Bytes(bytes), Some(request)) = (content, &mut self.request) {
-                request.spare.take_back(Vec::new(), bytes);
+                request.spare.take_content_back(bytes);
             }
             self.retire(body);
         }
@@ -282,16 +282,20 @@ impl State {
             format!("malformed status {:?}; write it like \"200 OK\", from 200 to 999", String::from_utf8_lossy(status))
         })?;
         let mut spare = self.request.as_mut().map(|request| &mut request.spare);
-        let buffer = spare.as_mut().map(|spare| mem::take(&mut spare.fields)).unwrap_or_default();
-        let mut fields = Fields::with_buffer(buffer);
-        // What is not sent gives its buffer back: the fields that are refused, or those that are replaced.
-        let pushed = push_all(&mut fields, headers);
+        let mut fields = spare.as_mut().map(|spare| mem::take(&mut spare.fields)).unwrap_or_default();
+        let pushed = if fields.are(headers.iter().map(parts)) {
+            Ok(())
+        } else {
+            fields = fields.emptied();
+            push_all(&mut fields, headers)
+        };
+        // What is not sent gives its memory back: the fields that are refused, or those that are replaced.
         let unsent = match pushed {
             Ok(()) => self.started.replace((status, fields)).map(|(_, former)| former),
             Err(_) => Some(fields),
         };
         if let Some((spare, unsent)) = spare.zip(unsent) {
-            spare.take_back(unsent.into_buffer(), Vec::new());
+            spare.take_back(unsent, Vec::new());
         }
         pushed
     }
@@ -386,13 +390,18 @@ impl State {
     }
 }
 
+/// A header's name and value, which are empty if they are absent.
+fn parts(header: &host_header) -> (&[u8], &[u8]) {
+    // SAFETY: the caller of `start_response` gives readable strings.
+    let name = unsafe { slice(header.name) }.unwrap_or_default();
+    // SAFETY: as above.
+    let value = unsafe { slice(header.value) }.unwrap_or_default();
+    (name, value)
+}
+
 /// Adds headers of a module; an error is said for its author.
 fn push_all(fields: &mut Fields, headers: &[host_header]) -> Result<(), String> {
-    for header in headers {
-        // SAFETY: the caller of `start_response` gives readable strings.
-        let name = unsafe { slice(header.name) }.ok_or("a header has no name")?;
-        // SAFETY: as above.
-        let value = unsafe { slice(header.value) }.unwrap_or_default();
+    for (name, value) in headers.iter().map(parts) {
         fields.push(name, value).map_err(|error| {
             let name = String::from_utf8_lossy(name);
             match error {

@@ -15,4 +15,4 @@ mod registry;
 
 pub use call::{Answer, NoTicket, Ticket, answer};
 pub use generation::{Generation, Loadable, Retired, retire};
-pub use registry::Registry;
+pub use registry::{Place, Registry};

@@ -6,9 +6,7 @@ use super::environ::Surroundings;
 use super::generation::{Generation, Loadable, Retired};
 use crate::config::Config;
 use arc_swap::ArcSwap;
-use std::collections::HashMap;
 use std::ffi::CString;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, mpsc};
 
@@ -19,8 +17,30 @@ pub struct Registry {
     retired: mpsc::Sender<Retired>,
 }
 
-/// By name, the build of each module that serves now, if it has a sound one. It is replaced as a whole.
-type Modules = HashMap<Box<[u8]>, Option<Arc<Generation>>, BuildHasherDefault<NameHasher>>;
+/// It is replaced as a whole.
+#[derive(Clone, Default)]
+struct Modules {
+    /// Another one after each change.
+    edition: u64,
+    /// In the order of their names.
+    list: Vec<Module>,
+}
+
+#[derive(Clone)]
+struct Module {
+    name: Box<str>,
+    /// The build that serves now, if there is a sound one.
+    generation: Option<Arc<Generation>>,
+}
+
+/// Where a ticket was found. Until the modules change, another one is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    edition: u64,
+    module: usize,
+    application: usize,
+    script_name_bytes: usize,
+}
 
 impl Registry {
     /// An empty registry; generations that nobody uses any more go to `retired`.
@@ -28,15 +48,29 @@ impl Registry {
         Registry { modules: ArcSwap::default(), config, retired }
     }
 
-    /// A ticket for an application of the module's build of this moment. `script_name_bytes` of the decoded path lead to
-    /// it: they are its `SCRIPT_NAME`.
+    /// A ticket for an application of the module's build of this moment, and where it was found. `script_name_bytes` of
+    /// the decoded path lead to it: they are its `SCRIPT_NAME`.
     ///
     /// # Errors
     /// Why it cannot answer.
-    pub fn ticket(&self, module: &[u8], symbol: &str, script_name_bytes: usize) -> Result<Ticket, NoTicket> {
+    pub fn ticket(&self, name: &[u8], symbol: &str, script_name_bytes: usize) -> Result<(Ticket, Place), NoTicket> {
         let modules = self.modules.load();
-        let generation = modules.get(module).ok_or(NoTicket::NoModule)?;
-        Ticket::new(generation.as_ref().ok_or(NoTicket::NoBuild)?, symbol, script_name_bytes)
+        let module = modules.find(name).map_err(|_| NoTicket::NoModule)?;
+        let generation = modules.list[module].generation.as_ref().ok_or(NoTicket::NoBuild)?;
+        let application = generation.find(symbol).ok_or(NoTicket::NoApplication)?;
+        let ticket = Ticket::new(Arc::clone(generation), application, script_name_bytes);
+        Ok((ticket, Place { edition: modules.edition, module, application, script_name_bytes }))
+    }
+
+    /// Another ticket like the one that was found there, unless the modules have changed.
+    pub fn ticket_at(&self, place: Place) -> Option<Ticket> {
+        let Place { edition, module, application, script_name_bytes } = place;
+        let modules = self.modules.load();
+        if modules.edition != edition {
+            return None;
+        }
+        let generation = modules.list.get(module)?.generation.as_ref()?;
+        Some(Ticket::new(Arc::clone(generation), application, script_name_bytes))
     }
 
     /// Loads a sound build and lets it answer from now on.
@@ -46,23 +80,23 @@ impl Registry {
     pub fn load(&self, build: &Loadable) -> Result<(), String> {
         let loaded = Generation::load(build, self.surroundings(&build.module), self.retired.clone())?;
         let loaded = Arc::new(loaded);
-        self.change(|modules| _ = modules.insert(build.module.as_bytes().into(), Some(Arc::clone(&loaded))));
+        self.change(|modules| modules.entry(&build.module).generation = Some(Arc::clone(&loaded)));
         Ok(())
     }
 
     /// Makes a module known that has no sound build yet.
     pub fn announce(&self, name: &str) {
-        self.change(|modules| _ = modules.entry(name.as_bytes().into()).or_default());
+        self.change(|modules| _ = modules.entry(name));
     }
 
     /// Forgets a module whose files are gone.
     pub fn remove(&self, name: &str) {
-        self.change(|modules| _ = modules.remove(name.as_bytes()));
+        self.change(|modules| modules.list.retain(|module| *module.name != *name));
     }
 
     /// Forgets all modules.
     pub fn clear(&self) {
-        self.modules.store(Arc::default());
+        self.change(|modules| modules.list.clear());
     }
 
     /// Replaces all by a copy with this change. It may be made several times, while others change the original.
@@ -70,6 +104,7 @@ impl Registry {
         self.modules.rcu(|modules| {
             let mut modules = Modules::clone(modules);
             change(&mut modules);
+            modules.edition += 1;
             modules
         });
     }
@@ -90,24 +125,18 @@ impl Registry {
     }
 }
 
-/// FNV-1a: a few instructions for a name of a few letters, where the default hasher takes a hundred. That one is made for
-/// tables whose keys a stranger chooses; here clients only look names up.
-struct NameHasher(u64);
-
-impl Default for NameHasher {
-    fn default() -> NameHasher {
-        NameHasher(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for NameHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
+impl Modules {
+    /// Where the module of this name is, or would be.
+    fn find(&self, name: &[u8]) -> Result<usize, usize> {
+        self.list.binary_search_by(|module| module.name.as_bytes().cmp(name))
     }
 
-    fn finish(&self) -> u64 {
-        self.0
+    /// The module of this name, which has no build if it is new.
+    fn entry(&mut self, name: &str) -> &mut Module {
+        let at = self.find(name.as_bytes()).unwrap_or_else(|at| {
+            self.list.insert(at, Module { name: name.into(), generation: None });
+            at
+        });
+        &mut self.list[at]
     }
 }

@@ -4,6 +4,7 @@
 //! [`head`] returns.
 
 use crate::response::{Fields, Status};
+use std::time::SystemTime;
 
 /// What the head depends on besides the response.
 #[derive(Clone, Copy, Debug)]
@@ -14,10 +15,34 @@ pub struct Context<'a> {
     pub minor: u8,
     /// Whether client and server both want to keep the connection.
     pub keep_alive: bool,
-    /// Now, as an IMF-fixdate.
-    pub date: &'a str,
-    /// The value of the `Server` field; empty sends none.
-    pub server: &'a str,
+    /// The fields that the server adds.
+    pub signature: &'a Signature,
+}
+
+/// `Date` and `Server`, as lines that are made once a second, and not for each response.
+#[derive(Clone, Debug, Default)]
+pub struct Signature {
+    lines: Vec<u8>,
+    date_bytes: usize,
+}
+
+impl Signature {
+    /// The server's signature at this time. An empty `server` sends none.
+    pub fn new(now: SystemTime, server: &str) -> Signature {
+        let mut lines = format!("Date: {}\r\n", httpdate::fmt_http_date(now)).into_bytes();
+        let date_bytes = lines.len();
+        if !server.is_empty() {
+            field(&mut lines, b"Server: ", server.as_bytes());
+        }
+        Signature { lines, date_bytes }
+    }
+
+    /// The lines that a response has which has these fields itself.
+    fn lines(&self, has_date: bool, has_server: bool) -> &[u8] {
+        let start = if has_date { self.date_bytes } else { 0 };
+        let end = if has_server { self.date_bytes } else { self.lines.len() };
+        &self.lines[start..end]
+    }
 }
 
 /// The length of the content.
@@ -63,33 +88,15 @@ pub fn head(out: &mut Vec<u8>, status: &Status, fields: &Fields, length: Length,
     let keep_alive = context.keep_alive && (!unframed || chunked);
 
     // Room for everything at once, so that it does not grow line by line.
-    out.reserve(HEAD_BYTES + status.reason.len() + context.date.len() + context.server.len() + fields.lines().len());
+    let signature = context.signature.lines(fields.has_date, fields.has_server);
+    out.reserve(HEAD_BYTES + status.reason.len() + signature.len() + fields.lines().len());
     let digit = |place: u16| b'0' + (status.code / place % 10) as u8;
-    out.extend_from_slice(&[
-        b'H',
-        b'T',
-        b'T',
-        b'P',
-        b'/',
-        b'1',
-        b'.',
-        b'1',
-        b' ',
-        digit(100),
-        digit(10),
-        digit(1),
-        b' ',
-    ]);
+    let start = *b"HTTP/1.1 ";
+    out.extend_from_slice(&start);
+    out.extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
     out.extend_from_slice(status.reason.as_bytes());
-    if !fields.has_date {
-        out.extend_from_slice(b"\r\nDate: ");
-        out.extend_from_slice(context.date.as_bytes());
-    }
-    if !fields.has_server && !context.server.is_empty() {
-        out.extend_from_slice(b"\r\nServer: ");
-        out.extend_from_slice(context.server.as_bytes());
-    }
     out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(signature);
     out.extend_from_slice(fields.lines());
     if let Some(length) = length {
         out.extend_from_slice(b"Content-Length: ");
@@ -159,8 +166,11 @@ fn decimal(out: &mut Vec<u8>, mut number: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
 
-    const CONTEXT: Context<'_> = Context { head_request: false, minor: 1, keep_alive: true, date: "D", server: "S" };
+    static SIGNATURE: LazyLock<Signature> = LazyLock::new(|| Signature::new(SystemTime::UNIX_EPOCH, "S"));
+    static CONTEXT: LazyLock<Context<'static>> =
+        LazyLock::new(|| Context { head_request: false, minor: 1, keep_alive: true, signature: &SIGNATURE });
 
     fn encode(code: u16, fields: &[(&str, &str)], length: Length, context: Context<'_>) -> (String, Sent) {
         let mut kept = Fields::default();
@@ -194,54 +204,55 @@ mod tests {
 
     #[test]
     fn a_head_to_the_letter() {
-        let (text, _) = encode(200, &[("Content-Type", "text/plain"), ("X-A", "b")], Length::Known(12), CONTEXT);
+        let (text, _) = encode(200, &[("Content-Type", "text/plain"), ("X-A", "b")], Length::Known(12), *CONTEXT);
         assert_eq!(
             text,
-            "HTTP/1.1 200 OK\r\nDate: D\r\nServer: S\r\nContent-Type: text/plain\r\nX-A: b\r\nContent-Length: 12\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nServer: S\r\nContent-Type: text/plain\r\nX-A: b\r\nContent-Length: 12\r\n\r\n"
         );
     }
 
     #[test]
     fn date_and_server_are_the_applications_if_it_has_them() {
-        let (text, _) = encode(200, &[("date", "mine"), ("SERVER", "mine")], Length::Known(0), CONTEXT);
+        let (text, _) = encode(200, &[("date", "mine"), ("SERVER", "mine")], Length::Known(0), *CONTEXT);
         assert_eq!(text, "HTTP/1.1 200 OK\r\ndate: mine\r\nSERVER: mine\r\nContent-Length: 0\r\n\r\n");
-        let (text, _) = encode(200, &[], Length::Known(0), Context { server: "", ..CONTEXT });
-        assert_eq!(text, "HTTP/1.1 200 OK\r\nDate: D\r\nContent-Length: 0\r\n\r\n");
+        let nameless = Signature::new(SystemTime::UNIX_EPOCH, "");
+        let (text, _) = encode(200, &[], Length::Known(0), Context { signature: &nameless, ..*CONTEXT });
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n");
     }
 
     #[test]
     fn content_is_framed_by_length_by_chunks_or_by_the_end() {
-        let old = Context { minor: 0, ..CONTEXT };
-        assert_framing(&encode(200, &[], Length::Known(7), CONTEXT), Some(7), false, true, true);
-        assert_framing(&encode(200, &[], Length::Unknown, CONTEXT), None, true, true, true);
+        let old = Context { minor: 0, ..*CONTEXT };
+        assert_framing(&encode(200, &[], Length::Known(7), *CONTEXT), Some(7), false, true, true);
+        assert_framing(&encode(200, &[], Length::Unknown, *CONTEXT), None, true, true, true);
         assert_framing(&encode(200, &[], Length::Unknown, old), None, false, false, true);
         assert_framing(&encode(200, &[], Length::Known(7), old), Some(7), false, true, true);
         // What the application promised frames what it makes chunk by chunk.
         let promised = [("Content-Length", "9")];
-        assert_framing(&encode(200, &promised, Length::Unknown, CONTEXT), Some(9), false, true, true);
+        assert_framing(&encode(200, &promised, Length::Unknown, *CONTEXT), Some(9), false, true, true);
         assert_framing(&encode(200, &promised, Length::Unknown, old), Some(9), false, true, true);
         // What is in memory is known better than what was promised.
-        assert_framing(&encode(200, &promised, Length::Known(7), CONTEXT), Some(7), false, true, true);
+        assert_framing(&encode(200, &promised, Length::Known(7), *CONTEXT), Some(7), false, true, true);
     }
 
     #[test]
     fn a_connection_that_closes_says_so() {
-        let closing = Context { keep_alive: false, ..CONTEXT };
+        let closing = Context { keep_alive: false, ..*CONTEXT };
         assert_framing(&encode(200, &[], Length::Known(7), closing), Some(7), false, false, true);
         assert_framing(&encode(200, &[], Length::Unknown, closing), None, true, false, true);
     }
 
     #[test]
     fn http_1_0_is_told_that_the_connection_is_kept() {
-        let (text, _) = encode(200, &[], Length::Known(7), Context { minor: 0, ..CONTEXT });
+        let (text, _) = encode(200, &[], Length::Known(7), Context { minor: 0, ..*CONTEXT });
         assert!(text.contains("Connection: keep-alive\r\n"), "{text}");
-        let (text, _) = encode(200, &[], Length::Known(7), CONTEXT);
+        let (text, _) = encode(200, &[], Length::Known(7), *CONTEXT);
         assert!(!text.contains("Connection"), "{text}");
     }
 
     #[test]
     fn a_head_request_gets_lengths_and_no_content() {
-        let context = Context { head_request: true, ..CONTEXT };
+        let context = Context { head_request: true, ..*CONTEXT };
         assert_framing(&encode(200, &[], Length::Known(7), context), Some(7), false, true, false);
         assert_framing(
             &encode(200, &[("Content-Length", "9")], Length::Known(0), context),
@@ -259,12 +270,12 @@ mod tests {
     fn statuses_without_content_have_no_framing() {
         let promised = [("Content-Length", "9")];
         for code in [100, 101, 204] {
-            assert_framing(&encode(code, &promised, Length::Known(7), CONTEXT), None, false, true, false);
-            assert_framing(&encode(code, &[], Length::Unknown, CONTEXT), None, false, true, false);
+            assert_framing(&encode(code, &promised, Length::Known(7), *CONTEXT), None, false, true, false);
+            assert_framing(&encode(code, &[], Length::Unknown, *CONTEXT), None, false, true, false);
         }
-        assert_framing(&encode(205, &promised, Length::Unknown, CONTEXT), Some(0), false, true, false);
-        assert_framing(&encode(304, &[], Length::Known(0), CONTEXT), None, false, true, false);
-        assert_framing(&encode(304, &promised, Length::Known(0), CONTEXT), Some(9), false, true, false);
+        assert_framing(&encode(205, &promised, Length::Unknown, *CONTEXT), Some(0), false, true, false);
+        assert_framing(&encode(304, &[], Length::Known(0), *CONTEXT), None, false, true, false);
+        assert_framing(&encode(304, &promised, Length::Known(0), *CONTEXT), Some(9), false, true, false);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub struct Head {
     framing: Framing,
     keep_alive: bool,
     expects_continue: bool,
+    repeated: bool,
 }
 
 /// Bounds on a head.
@@ -54,7 +55,14 @@ impl Head {
     /// `Ok(None)`: more bytes are needed; call again with all bytes so far and more. `Ok(Some(n))`: the head took `n` bytes,
     /// with a leading empty line, if there was one. On an error the connection must close after the response. The
     /// head is empty unless the answer is `Ok(Some(_))`.
+    ///
+    /// A head that is byte for byte the one before, as those of programs that ask again and again are, is what that one
+    /// was: it is compared, and not parsed. [`is_repeated`](Self::is_repeated) tells.
     pub fn parse(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, Reject> {
+        self.repeated = !self.bytes.is_empty() && bytes.starts_with(&self.bytes);
+        if self.repeated && self.bytes.len() <= limits.head_bytes_max {
+            return Ok(Some(self.bytes.len()));
+        }
         self.clear();
         // RFC 9112 §2.2: a server "SHOULD ignore at least one empty line (CRLF) received prior to the request-line".
         let skipped = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
@@ -80,6 +88,11 @@ impl Head {
                 Err(Reject::bad_request("the head of the request is malformed"))
             }
         }
+    }
+
+    /// Whether it is byte for byte the head that was parsed into this before.
+    pub fn is_repeated(&self) -> bool {
+        self.repeated
     }
 
     /// The method, as sent: methods are case-sensitive (RFC 9110 §9.1).
@@ -223,7 +236,7 @@ impl Head {
     }
 
     /// Forgets everything but the buffers.
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.bytes.clear();
         self.line.clear();
         self.fields.clear();
@@ -232,7 +245,7 @@ impl Head {
         (self.query, self.host) = (None, None);
         self.minor = 0;
         self.framing = Framing::None;
-        (self.keep_alive, self.expects_continue) = (false, false);
+        (self.keep_alive, self.expects_continue, self.repeated) = (false, false, false);
     }
 
     fn slice(&self, span: Span) -> &[u8] {
@@ -358,6 +371,37 @@ mod tests {
         assert_eq!(names, [&b"Host"[..], b"X-One", b"x-one", b"Empty"]);
         assert_eq!(head.raw(), &text.as_bytes()[..text.len() - 4]);
         assert_eq!((head.framing(), head.keep_alive(), head.expects_continue()), (Framing::None, true, false));
+    }
+
+    #[test]
+    fn a_head_that_comes_again_is_known_and_no_other() {
+        let text = "GET /a?b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let mut head = Head::default();
+        for (text, length, repeated) in [
+            (text.to_owned(), text.len(), false),
+            (text.to_owned(), text.len(), true),
+            (format!("{text}GET"), text.len(), true),
+            (format!("\r\n{text}"), text.len() + 2, false),
+            (text.to_owned(), text.len(), true),
+            (text.replace("a?b", "a?c"), text.len(), false),
+            (text.replace("a?b", "a?c"), text.len(), true),
+            (text.replace("close", "x"), text.len() - 4, false),
+        ] {
+            assert_eq!(head.parse(text.as_bytes(), LIMITS), Ok(Some(length)), "{text:?}");
+            assert_eq!(head.is_repeated(), repeated, "{text:?}");
+            let mut fresh = self::head(&text);
+            fresh.repeated = repeated;
+            assert_eq!(format!("{head:?}"), format!("{fresh:?}"));
+        }
+        // Neither what is refused nor what has not come to its end is known afterwards.
+        for text in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+            let first = head.parse(text.as_bytes(), LIMITS);
+            assert!(first != Ok(Some(text.len())));
+            assert_eq!(head.parse(text.as_bytes(), LIMITS), first);
+            assert!(!head.is_repeated());
+        }
+        assert_eq!(head.parse(text.as_bytes(), LIMITS), Ok(Some(text.len())));
+        assert!(head.parse(text.as_bytes(), HeadLimits { head_bytes_max: 20 }).is_err(), "limits hold for it, too");
     }
 
     #[test]

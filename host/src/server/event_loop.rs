@@ -8,6 +8,7 @@ use super::slots::{Occupant, SlotId, Slots};
 use super::spaces::Spaces;
 use super::timer::Timers;
 use super::{Letter, Notice, Shared};
+use crate::http::encode::Signature;
 use crate::log;
 use crate::pace::{Pace, Way};
 use crate::response::Response;
@@ -73,8 +74,8 @@ pub(super) struct Calling {
 
 struct Clock {
     now_ms: u64,
-    date_second: u64,
-    date: String,
+    second: u64,
+    signature: Signature,
 }
 
 impl EventLoop {
@@ -91,6 +92,7 @@ impl EventLoop {
             listener.listen(&poller)?;
             listeners.push(listener);
         }
+        let clock = Clock::new(&shared.settings.config.server_header);
         Ok(EventLoop {
             shared,
             index,
@@ -107,7 +109,7 @@ impl EventLoop {
             postponed: VecDeque::new(),
             letters: VecDeque::new(),
             mode: Mode::Running,
-            clock: Clock::new(),
+            clock,
             calling: None,
         })
     }
@@ -207,7 +209,7 @@ impl EventLoop {
             settings: &shared.settings,
             processors: &shared.processors,
             mode: self.mode,
-            date: &self.clock.date,
+            signature: &self.clock.signature,
             ended: slot.ended,
             hangup: slot.hangup,
             readable: &mut slot.readable,
@@ -280,7 +282,7 @@ impl EventLoop {
             tracing::error!("epoll_wait failed: {error}");
             crate::sys::process::exit_now(1);
         }
-        self.clock.tick();
+        self.clock.tick(&self.shared.settings.config.server_header);
         let events = std::mem::take(&mut self.events);
         for event in events.iter().filter(|event| event.key() as u32 == LISTENER as u32) {
             self.accept((event.key() >> 32) as usize);
@@ -450,19 +452,19 @@ impl Task {
 }
 
 impl Clock {
-    fn new() -> Clock {
-        let mut clock = Clock { now_ms: 1, date_second: u64::MAX, date: String::new() };
-        clock.tick();
+    fn new(server: &str) -> Clock {
+        let mut clock = Clock { now_ms: 1, second: u64::MAX, signature: Signature::default() };
+        clock.tick(server);
         clock
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, server: &str) {
         // Never 0, which stands for no deadline.
         self.now_ms = clock::coarse_ms() + 1;
         let second = clock::coarse_second();
-        if second != self.date_second {
-            self.date_second = second;
-            self.date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        if second != self.second {
+            self.second = second;
+            self.signature = Signature::new(SystemTime::UNIX_EPOCH + Duration::from_secs(second), server);
         }
     }
 }

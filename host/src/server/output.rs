@@ -116,7 +116,7 @@ impl Output {
             Body::Failed => self.failed = true,
         }
         if let Some(spare) = spare {
-            spare.take_back(fields.into_buffer(), emptied);
+            spare.take_back(fields, emptied);
         }
     }
 

@@ -4,7 +4,7 @@
 use super::call::Origin;
 use super::connection::Connection;
 use super::output::Flow;
-use crate::http::encode;
+use crate::http::encode::{self, Signature};
 use crate::response::{Body, Fields, Response, Status, Stream, Wire, WireError};
 use crate::sys::socket::{self, Direction, Moved};
 use std::os::fd::AsFd;
@@ -39,8 +39,8 @@ impl Wire for ConnectionWire<'_> {
         let settings = &self.origin.shared.settings;
         let output = &mut connection.space.output;
         if !output.begun {
-            let date = httpdate::fmt_http_date(SystemTime::now());
-            output.begin(status, fields, None, &connection.space.traits.context(settings, &date));
+            let signature = Signature::new(SystemTime::now(), &settings.config.server_header);
+            output.begin(status, fields, None, &connection.space.traits.context(&signature));
         }
         let fits = output.content(data);
         flush(connection, self.origin)?;

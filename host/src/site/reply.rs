@@ -94,7 +94,7 @@ impl Description {
         if let Some(date) = modified.and_then(ImfFixdate::new) {
             fields.append(b"Last-Modified", date.as_str().as_bytes());
         }
-        Description { etag, modified, lines: fields.into_buffer().into(), first_line_bytes, size: identity.size }
+        Description { etag, modified, lines: fields.lines().into(), first_line_bytes, size: identity.size }
     }
 
     fn answer_to(&self, head: &Head) -> Answer {
@@ -108,7 +108,7 @@ impl Description {
     /// A response without content.
     fn send_fields(&self, answer: Answer, spare: &mut Spare) -> Response {
         if answer == Answer::NotModified {
-            let mut fields = Fields::with_buffer(std::mem::take(&mut spare.fields));
+            let mut fields = std::mem::take(&mut spare.fields).emptied();
             // RFC 9110 §15.4.5: of the fields that a 200 would have, those that a cache needs, which is the tag.
             fields.append_lines(&self.lines[..self.first_line_bytes]);
             return Response { status: Status::new(304), fields, body: Body::Empty };
@@ -119,7 +119,7 @@ impl Description {
     }
 
     fn send(&self, body: Body, spare: &mut Spare) -> Response {
-        let mut fields = Fields::with_buffer(std::mem::take(&mut spare.fields));
+        let mut fields = std::mem::take(&mut spare.fields).emptied();
         fields.append_lines(&self.lines);
         Response { status: Status::new(200), fields, body }
     }

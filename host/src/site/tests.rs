@@ -9,6 +9,7 @@ use crate::sys::socket::Address;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// A site in the folder `html` of a temporary folder.
 struct Fixture {
@@ -98,7 +99,8 @@ fn head_tells_the_length_and_reads_nothing() {
     let fixture = Fixture::new().with("a.txt", "hello");
     let response = fixture.request("HEAD", "/a.txt", "").unwrap();
     assert!(matches!(response.body, Body::Empty));
-    let context = encode::Context { head_request: true, minor: 1, keep_alive: true, date: "D", server: "S" };
+    let signature = encode::Signature::new(SystemTime::now(), "");
+    let context = encode::Context { head_request: true, minor: 1, keep_alive: true, signature: &signature };
     let mut out = Vec::new();
     encode::head(&mut out, &response.status, &response.fields, encode::Length::Known(0), &context);
     assert!(String::from_utf8(out).unwrap().contains("\r\nContent-Length: 5\r\n"));

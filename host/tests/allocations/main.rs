@@ -4,16 +4,17 @@
 
 mod module;
 
-use host::http::encode::{self, Context, Length};
+use host::http::encode::{self, Context, Length, Signature};
 use host::http::{Head, HeadLimits};
 use host::request::Request;
 use host::response::{Body, Fields, Status, Wire, WireError};
-use host::route::{self, Route, Router};
+use host::route::{self, Place, Route, Router};
 use host::sys::allocations::{self, Counting};
 use host::sys::socket::Address;
-use module::{FIELDS, FRUGAL, config, request_text, router};
+use module::{FIELDS, FRUGAL, config, request_text, request_texts, router};
 use std::borrow::Cow;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, LazyLock, mpsc};
+use std::time::SystemTime;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -26,6 +27,7 @@ const REQUESTS: usize = 10_000;
 struct Stage {
     router: Router,
     request: Option<Box<Request>>,
+    place: Option<Place>,
     output: Vec<u8>,
     /// Its generations say here that they have ended.
     _retired: mpsc::Receiver<host::handler::Retired>,
@@ -36,7 +38,7 @@ impl Stage {
         let (router, _retired) = router(Arc::new(config()));
         let address = |port| Address::Tcp(([127, 0, 0, 1], port).into());
         let request = Some(Box::new(Request::new(address(50_000), Arc::new(address(8080)))));
-        Stage { router, request, output: Vec::new(), _retired }
+        Stage { router, request, place: None, output: Vec::new(), _retired }
     }
 
     /// Goes all the way of a request; the response is in `output`.
@@ -45,9 +47,12 @@ impl Stage {
         let mut request = self.request.take().expect("it comes back each time");
         let length = request.head.parse(text, HeadLimits { head_bytes_max: 32 << 10 });
         assert_eq!(length, Ok(Some(text.len())));
-        request.path.parse_into(request.head.path()).unwrap();
+        if !request.head.is_repeated() {
+            request.path.parse_into(request.head.path()).unwrap();
+            self.place = None;
+        }
         request.input.complete = true;
-        let Route::Handler(ticket) = self.router.route(&request.head, &request.path) else {
+        let Route::Handler(ticket) = self.router.route(&request.head, &request.path, &mut self.place) else {
             panic!("no handler answers {:?}", request.head.target());
         };
         let answer = route::answer(ticket, request, &mut NoWire);
@@ -65,18 +70,18 @@ impl Stage {
             }
             other => panic!("{other:?}"),
         }
-        request.spare.take_back(fields.into_buffer(), emptied);
+        request.spare.take_back(fields, emptied);
         request.input.clear();
         self.request = Some(request);
     }
 
     /// How often so many requests allocate, when everything is warm.
     fn allocations(&mut self, symbol: &str, fields: &str, requests: usize) -> u64 {
-        let text = request_text(symbol, fields);
-        for _ in 0..WARM_UP {
-            self.answer(text.as_bytes());
-        }
-        allocations::during(|| (0..requests).for_each(|_| self.answer(text.as_bytes()))).0
+        let texts = request_texts(symbol, fields);
+        let mut all = texts.iter().cycle();
+        let mut answer = |count| all.by_ref().take(count).for_each(|text| self.answer(text.as_bytes()));
+        answer(WARM_UP);
+        allocations::during(|| answer(requests)).0
     }
 
     fn output(&self) -> String {
@@ -89,11 +94,12 @@ fn encode_head(output: &mut Vec<u8>, head: &Head, status: &Status, fields: &Fiel
         head_request: head.method() == "HEAD",
         minor: head.minor(),
         keep_alive: head.keep_alive(),
-        date: "Sun, 06 Nov 1994 08:49:37 GMT",
-        server: "host",
+        signature: &SIGNATURE,
     };
     encode::head(output, status, fields, Length::Known(length as u64), &context);
 }
+
+static SIGNATURE: LazyLock<Signature> = LazyLock::new(|| Signature::new(SystemTime::UNIX_EPOCH, "host"));
 
 /// These handlers write nothing and read no content.
 struct NoWire;

@@ -32,6 +32,13 @@ pub fn request_text(symbol: &str, fields: &str) -> String {
     format!("GET /{symbol}/some/path?a=b HTTP/1.1\r\n{fields}\r\n")
 }
 
+/// Requests to it for a client that takes turns: the second is the first again, and the third is another.
+pub fn request_texts(symbol: &str, fields: &str) -> [String; 4] {
+    let text = request_text(symbol, fields);
+    let other = text.replacen("a=b", "a=c", 1);
+    [text.clone(), text, other.clone(), other]
+}
+
 /// The module, compiled once.
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();

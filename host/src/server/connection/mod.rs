@@ -15,11 +15,12 @@ use super::handover::{self, Handover};
 use super::output::Output;
 use super::patience::{Patience, Wait};
 use crate::config::Timeouts;
+use crate::http::Head;
 use crate::http::content::Decoder;
-use crate::http::{Head, encode};
+use crate::http::encode::{self, Signature};
 use crate::request::Request;
 use crate::response::Response;
-use crate::route::{Route, Ticket};
+use crate::route::{Place, Route, Ticket};
 use crate::serial::{Permit, Serial, Waiter};
 use crate::sys::socket::{self, Address, Moved};
 use std::ops::Range;
@@ -49,6 +50,8 @@ pub(super) struct Workspace {
     taken: usize,
     /// Kept for its buffers, too.
     pub(super) request: Option<Box<Request>>,
+    /// Where the path of the request leads, if it leads to a handler.
+    place: Option<Place>,
     decoder: Option<Decoder>,
     /// Content in `input` that has been decoded for a handler that streams it, but not been read by it.
     run: Range<usize>,
@@ -128,8 +131,7 @@ pub(super) struct Situation<'a> {
     /// The door for calls that keep a processor busy.
     pub(super) processors: &'a Arc<Serial>,
     pub(super) mode: Mode,
-    /// The time as the `Date` field has it.
-    pub(super) date: &'a str,
+    pub(super) signature: &'a Signature,
     /// The client has sent its last byte.
     pub(super) ended: bool,
     /// The client is gone in both directions.
@@ -243,7 +245,7 @@ impl Connection {
         if let Some((request, decoder)) = unpacked.content {
             let head = &request.head;
             space.traits = Traits::of(head);
-            space.stage = Stage::Content(settings.router.route(head, &request.path));
+            space.stage = Stage::Content(settings.router.route(head, &request.path, &mut space.place));
             space.request = Some(request);
             space.decoder = Some(decoder);
             if unpacked.continue_due {
@@ -307,14 +309,9 @@ impl Traits {
         Traits { head_request: head.method() == "HEAD", minor: head.minor(), keep_alive, last: !keep_alive }
     }
 
-    pub(super) fn context<'a>(self, settings: &'a Settings, date: &'a str) -> encode::Context<'a> {
-        encode::Context {
-            head_request: self.head_request,
-            minor: self.minor,
-            keep_alive: self.keep_alive,
-            date,
-            server: &settings.config.server_header,
-        }
+    pub(super) fn context(self, signature: &Signature) -> encode::Context<'_> {
+        let Traits { head_request, minor, keep_alive, .. } = self;
+        encode::Context { head_request, minor, keep_alive, signature }
     }
 }
 

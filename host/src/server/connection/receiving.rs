@@ -56,10 +56,15 @@ impl Connection {
         if situation.settings.config.trace {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }
-        if head.path() != "*"
-            && let Err(reject) = request.path.parse_into(head.path())
-        {
-            return self.reject(reject, situation);
+        if !head.is_repeated() {
+            space.place = None;
+            if head.path() != "*"
+                && let Err(reject) = request.path.parse_into(head.path())
+            {
+                // Else a repetition of this head would be taken for one whose path is known.
+                request.head.clear();
+                return self.reject(reject, situation);
+            }
         }
         let framing = head.framing();
         let decoder = match Decoder::new(framing, situation.settings.config.limits.body_bytes_max) {
@@ -67,7 +72,7 @@ impl Connection {
             Err(reject) => return self.reject(reject, situation),
         };
         let is_done = decoder.is_done();
-        let route = situation.settings.router.route(head, &request.path);
+        let route = situation.settings.router.route(head, &request.path, &mut space.place);
         let expects_continue = head.expects_continue() && head.minor() > 0 && !matches!(framing, Framing::None);
         space.continue_due = expects_continue && space.taken == space.input.len();
         space.decoder = Some(decoder);

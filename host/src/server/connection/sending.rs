@@ -21,7 +21,7 @@ impl Connection {
         // What has arrived behind this request is answered too.
         let is_last = situation.mode == Mode::Stopping && space.taken == space.input.len();
         space.traits.keep_alive &= !incomplete && !is_last;
-        let context = space.traits.context(situation.settings, situation.date);
+        let context = space.traits.context(situation.signature);
         let spare = space.request.as_mut().map(|request| &mut request.spare);
         space.output.respond(response, &context, spare);
         space.stage = Stage::Responding;

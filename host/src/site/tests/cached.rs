@@ -385,7 +385,7 @@ fn nothing_is_allocated_for_a_small_file_that_is_cached() {
             let answer = |request: &mut Request| {
                 let found = fixture.site.find(&request.path).unwrap();
                 let response = fixture.site.reply(found, request);
-                request.spare.take_back(response.fields.into_buffer(), Vec::new());
+                request.spare.take_back(response.fields, Vec::new());
             };
             answer(&mut request);
             let (count, ()) = allocations::during(|| (0..10).for_each(|_| answer(&mut request)));
