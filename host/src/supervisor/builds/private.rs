@@ -7,6 +7,7 @@
 use super::take::{self, NotTaken, Stamp};
 use crate::handler::{elf, needed};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -127,7 +128,11 @@ fn link_siblings(staged: &BTreeMap<PathBuf, PathBuf>, inputs: &Inputs, above: &P
     for original in &real {
         let place = folder.join(original.strip_prefix(above).unwrap_or(original));
         let Ok(siblings) = std::fs::read_dir(original) else { continue };
+        let of_cargo = original.join(CARGO_MARK).is_dir();
         for sibling in siblings.flatten().take(SIBLINGS_MAX) {
+            if of_cargo && is_for_cargo(&sibling.file_name()) {
+                continue;
+            }
             let path = original.join(sibling.file_name());
             if staged.contains_key(&path) || inputs.contains_key(&path) || real.contains(path.as_path()) {
                 continue;
@@ -135,5 +140,44 @@ fn link_siblings(staged: &BTreeMap<PathBuf, PathBuf>, inputs: &Inputs, above: &P
             // A link that cannot be made is a name that will not be found, which the checker will tell.
             let _ = symlink(&path, place.join(sibling.file_name()));
         }
+    }
+}
+
+/// What a folder that cargo builds into has.
+const CARGO_MARK: &str = ".fingerprint";
+
+/// Whether a file in such a folder is only there for cargo and its compilers. They are most of it, and a link to each of
+/// them for each build would be most of what a start takes.
+fn is_for_cargo(name: &OsStr) -> bool {
+    let is_any = |name: &OsStr, of: &[&str]| of.iter().any(|other| name == *other);
+    is_any(name, &[CARGO_MARK, ".cargo-lock", "build", "examples", "incremental"])
+        || Path::new(name).extension().is_some_and(|extension| is_any(extension, &["d", "rlib", "rmeta"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_beside_is_linked_but_not_what_is_for_cargo() {
+        let folder = tempfile::tempdir().unwrap();
+        let (origin, place) = (folder.path().canonicalize().unwrap().join("release"), folder.path().join("place"));
+        std::fs::create_dir_all(origin.join("build")).unwrap();
+        std::fs::create_dir(&place).unwrap();
+        for name in ["libx.so", "libx.d", "libx.rlib", "data.txt"] {
+            std::fs::write(origin.join(name), name).unwrap();
+        }
+        let staged = BTreeMap::from([(origin.join("libx.so"), PathBuf::new())]);
+        let linked = || {
+            link_siblings(&staged, &Inputs::new(), &origin, &place);
+            let names = std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name());
+            let names: BTreeSet<_> = names.map(|name| name.into_string().unwrap()).collect();
+            names.iter().for_each(|name| std::fs::remove_file(place.join(name)).unwrap());
+            names
+        };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(linked(), names(&["build", "data.txt", "libx.d", "libx.rlib"]));
+        std::fs::create_dir(origin.join(CARGO_MARK)).unwrap();
+        assert_eq!(linked(), names(&["data.txt"]));
     }
 }
