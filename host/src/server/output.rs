@@ -4,10 +4,11 @@
 use crate::http::encode::{self, Context, Length};
 use crate::request::Spare;
 use crate::response::{Body, Fields, Response, Status, Stream};
-use crate::sys::socket::{self, Moved};
+use crate::sys::socket::{self, Direction, Moved};
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The output of a connection, response by response.
 #[derive(Default)]
@@ -229,6 +230,7 @@ impl Output {
         let mut turn = BYTES_PER_TURN;
         loop {
             let rest = &self.buffer[self.sent..];
+            let mut asked = rest.len();
             let moved = match &mut self.content {
                 None if rest.is_empty() => {
                     self.buffer.clear();
@@ -244,13 +246,17 @@ impl Output {
                 Some(_) if turn == 0 => return Flow::Yield,
                 Some(content) => {
                     let length = content.left.min(turn);
+                    asked += length as usize;
                     match content.place.bytes() {
                         Some(bytes) => {
                             let start = content.offset as usize;
                             socket::send_both(socket, rest, &bytes[start..start + length as usize])
                         }
                         None if rest.is_empty() => content.place.send_file(socket, content.offset, length),
-                        None => socket::send(socket, rest, true),
+                        None => {
+                            asked = rest.len();
+                            socket::send(socket, rest, true)
+                        }
                     }
                 }
             };
@@ -268,6 +274,11 @@ impl Output {
                 content.offset += of_content;
                 content.left -= of_content;
                 turn -= of_content.min(turn);
+            }
+            // The client takes it bit by bit, and to follow it would take a system call for each bit. The kernel tells
+            // when a third of its buffer is free, and asking sees to it that it will.
+            if count < asked && !socket::wait(socket, Direction::Write, Duration::ZERO) {
+                return Flow::Blocked;
             }
         }
     }
