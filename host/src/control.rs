@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::handler::Loadable;
-use crate::server::{Handover, HandoverState};
+use crate::server::{Handover, HandoverState, Incident};
 use crate::sys::channel::Channel;
 use crate::sys::socket::Address;
 use anyhow::Context;
@@ -63,6 +63,8 @@ pub enum Report {
     Serving,
     /// The worker cannot serve at all.
     Failed(String),
+    /// A module has crashed in this worker, which has to be replaced.
+    Crashed(Incident),
     /// While draining: a connection for another worker. Its descriptors come along.
     Handover(HandoverState),
     /// After [`Order::Drain`]: no request begins here any more.

@@ -6,13 +6,28 @@
 
 use host::cli::{self, Invocation};
 use host::exit::Exit;
-use std::ffi::OsStr;
+use host::sys::crash;
+use std::ffi::{OsStr, c_int, c_void};
 use std::process::ExitCode;
 
 // Handlers share the process but not this allocator: a thread that is parked inside malloc's locks by a handler's
 // crash must not take the server's own memory with it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// exit(3), as modules find it: the executable's symbols come first (ld.so(8)). In a handler it would end the process, and
+/// run destructors of everybody meanwhile; there it ends the call.
+#[unsafe(no_mangle)]
+extern "C" fn exit(status: c_int) -> ! {
+    crash::exit(status)
+}
+
+/// pthread_exit(3), likewise: it would unwind through frames that cannot be unwound.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pthread_exit(value: *mut c_void) -> ! {
+    // SAFETY: the caller's promise is that of this function, too.
+    unsafe { crash::exit_thread(value) }
+}
 
 fn main() -> ExitCode {
     match std::env::args_os().next().as_deref().and_then(OsStr::to_str) {

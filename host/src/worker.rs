@@ -12,6 +12,7 @@ use crate::route::Router;
 use crate::server::{Notice, Server, Settings};
 use crate::site::Site;
 use crate::sys::channel::Channel;
+use crate::sys::crash;
 use crate::sys::process;
 use crate::sys::socket::Address;
 use anyhow::{Context, bail};
@@ -37,6 +38,8 @@ pub fn main() -> ! {
 fn take_orders() -> anyhow::Result<()> {
     process::name_thread(c"host: worker");
     process::leave_signals_to_parent().context("cannot catch signals")?;
+    // Before any code of a module runs.
+    crash::contain().context("cannot catch faults")?;
     let channel = Channel::from_fd(process::take_stdin().context("the supervisor's channel is not standard input")?);
     let Some((Order::Start { config, listeners, spool }, sockets)) = control::receive(&channel)? else {
         bail!("the supervisor did not begin with Start");
@@ -138,6 +141,7 @@ impl Worker {
         let notice = move |notice| {
             let outgoing = match notice {
                 Notice::Handover(handover) => (Report::Handover(handover.state), handover.descriptors),
+                Notice::Crashed(incident) => (Report::Crashed(incident), Vec::new()),
                 Notice::Quiet => (Report::Quiet, Vec::new()),
                 Notice::Done => (Report::Done, Vec::new()),
             };

@@ -8,6 +8,7 @@ use crate::pace::{Pace, Paces};
 use crate::request::Request;
 use crate::response::{Body, Chunk, Fields, Response, Status, Stream, Wire};
 use crate::serial::Serial;
+use crate::sys::crash::Suspect;
 use std::sync::Arc;
 
 /// The application, of one build, that is to answer a request.
@@ -69,6 +70,11 @@ impl Ticket {
         self.generation.application(self.application).paces
     }
 
+    /// Whose code it calls.
+    pub fn suspect(&self) -> &'static Suspect {
+        self.generation.suspect
+    }
+
     /// The door through which calls of the module go one at a time, if they have to.
     pub fn serial(&self) -> Option<&Arc<Serial>> {
         self.generation.serial.as_ref()
@@ -83,6 +89,7 @@ impl Ticket {
 /// Calls the application, and its body's `next` until there is something to send. It may block, crash or hang.
 pub fn answer(ticket: Ticket, request: Box<Request>, wire: &mut dyn Wire) -> Answer {
     let Entry { function, paces, .. } = *ticket.generation.application(ticket.application);
+    let suspect = ticket.suspect();
     let mut held = Held::new(ticket.generation, request, ticket.script_name_bytes);
     let body = held.call_application(function, wire);
     if body.is_null() {
@@ -104,7 +111,7 @@ pub fn answer(ticket: Ticket, request: Box<Request>, wire: &mut dyn Wire) -> Ans
         Ok(None) => Ok(Vec::new()),
         Ok(Some(first)) if held.state().started.is_some() && !held.state().aborted => {
             let (status, fields) = begin_stream(held.state());
-            let body = Body::Stream(Box::new(ModuleStream::new(held, body, Some(first), &paces.next)));
+            let body = Body::Stream(Box::new(ModuleStream::new(held, body, Some(first), &paces.next, suspect)));
             return Answer { response: Response { status, fields, body }, request: None, unclosed: None };
         }
         Ok(Some(_)) => Err("the body gave content, but start_response was not called".to_owned()),
@@ -112,7 +119,7 @@ pub fn answer(ticket: Ticket, request: Box<Request>, wire: &mut dyn Wire) -> Ans
     };
     let response = conclude(held.state(), whole.map(Content::Bytes));
     // The client does not wait for `close`, in which the module may still use the request.
-    let unclosed = ModuleStream::new(held, body, None, &paces.next);
+    let unclosed = ModuleStream::new(held, body, None, &paces.next, suspect);
     Answer { response, request: None, unclosed: Some(Box::new(unclosed)) }
 }
 
@@ -197,15 +204,22 @@ struct ModuleStream {
     first: Option<Vec<u8>>,
     serial: Option<Arc<Serial>>,
     pace: &'static Pace,
+    suspect: &'static Suspect,
 }
 
 // SAFETY: the body is the module's, whose calls for one request do not overlap but may come on different threads.
 unsafe impl Send for ModuleStream {}
 
 impl ModuleStream {
-    fn new(mut held: Held, body: ModuleBody, first: Option<Vec<u8>>, pace: &'static Pace) -> ModuleStream {
+    fn new(
+        mut held: Held,
+        body: ModuleBody,
+        first: Option<Vec<u8>>,
+        pace: &'static Pace,
+        suspect: &'static Suspect,
+    ) -> ModuleStream {
         let serial = held.state().generation.as_ref().and_then(|generation| generation.serial.clone());
-        ModuleStream { held, body, first, serial, pace }
+        ModuleStream { held, body, first, serial, pace, suspect }
     }
 }
 
@@ -216,6 +230,10 @@ impl Stream for ModuleStream {
 
     fn pace(&self) -> &'static Pace {
         self.pace
+    }
+
+    fn suspect(&self) -> &'static Suspect {
+        self.suspect
     }
 
     fn first(&mut self) -> Option<Vec<u8>> {

@@ -4,6 +4,7 @@ use super::environ::Surroundings;
 use super::library::Library;
 use crate::pace::Paces;
 use crate::serial::Serial;
+use crate::sys::crash::Suspect;
 use abi::ffi::{self, host_application, host_init, host_module_info};
 use serde::{Deserialize, Serialize};
 use std::ffi::{c_char, c_void};
@@ -23,6 +24,8 @@ pub struct Generation {
     /// Its number, from 1.
     pub number: u64,
     pub(super) surroundings: Surroundings,
+    /// Who is to blame for a crash in its code.
+    pub(super) suspect: &'static Suspect,
     /// For a module that is called one at a time.
     pub(super) serial: Option<Arc<Serial>>,
     streams_input: bool,
@@ -129,6 +132,7 @@ impl Generation {
             module: build.module.clone(),
             number: build.generation,
             surroundings,
+            suspect: Suspect::new(&build.module, build.generation, build.copy.clone()),
             serial: one_at_a_time.then(Arc::default),
             streams_input: flags & ffi::HOST_STREAM_INPUT != 0,
             applications: functions.into_iter().map(entry).collect(),

@@ -1,6 +1,7 @@
 //! The one place where a module's code is called. A call owns its connection; the event loop has no part in it.
 
 use super::connection::Connection;
+use super::crash::Belongings;
 use super::slots::SlotId;
 use super::wire::{ConnectionWire, NoWire};
 use super::{Letter, Shared};
@@ -8,6 +9,8 @@ use crate::pace::{Pace, Way};
 use crate::response::{Body, Chunk, Stream};
 use crate::route::{self, Ticket};
 use crate::serial::Permit;
+use crate::sys::crash::Suspect;
+use std::mem;
 
 /// A call that is to be made.
 pub(super) struct Call {
@@ -63,59 +66,64 @@ impl Call {
         }
     }
 
-    /// Makes the call. It may block.
-    pub(super) fn perform(self, connection: Connection, origin: Origin<'_>) -> Outcome {
-        match self.work {
-            Work::Application(ticket) => answer(connection, ticket, self.permits, origin),
-            Work::Next => next(connection, self.permits, origin),
+    /// Whose code is called; `None` if there is nothing to call.
+    pub(super) fn suspect(&self, connection: &Connection) -> Option<&'static Suspect> {
+        match &self.work {
+            Work::Application(ticket) => Some(ticket.suspect()),
+            Work::Next | Work::Close => connection.space.output.stream.as_ref().map(|stream| stream.suspect()),
+        }
+    }
+}
+
+impl Work {
+    /// Does it. It may block, or crash. Gives what is still to be called when the client has all that is meant for it.
+    pub(super) fn perform(self, own: &mut Belongings<'_>, origin: Origin<'_>) -> Option<Box<Epilogue>> {
+        match self {
+            Work::Application(ticket) => answer(own, ticket, origin),
+            Work::Next => next(own, origin),
             Work::Close => {
-                let mut connection = connection;
-                let output = &mut connection.space.output;
+                let output = &mut own.connection.as_mut()?.space.output;
                 let exhausted = output.failed || !output.has_kept_its_length();
                 let stream = output.stream.take();
-                let epilogue = stream.map(|stream| Epilogue::new(stream, exhausted, self.permits, origin.shared));
-                Outcome { connection: Some(connection), epilogue }
+                stream.map(|stream| Epilogue::new(stream, exhausted, mem::take(&mut own.permits), origin.shared))
             }
         }
     }
 }
 
-fn answer(mut connection: Connection, ticket: Ticket, permits: Permits, origin: Origin<'_>) -> Outcome {
-    let Some(request) = connection.space.request.take() else {
-        return Outcome { connection: Some(connection), epilogue: None };
-    };
-    let mut wire = ConnectionWire::new(connection, origin);
-    let answer = route::answer(ticket, request, &mut wire);
-    let Some(mut connection) = wire.into_connection() else {
+fn answer(own: &mut Belongings<'_>, ticket: Ticket, origin: Origin<'_>) -> Option<Box<Epilogue>> {
+    let connection = own.connection.as_mut()?;
+    let request = connection.space.request.take()?;
+    own.desk.note(request.head.method(), request.head.target());
+    let answer = route::answer(ticket, request, &mut ConnectionWire::new(&mut own.connection, origin));
+    let Some(connection) = &mut own.connection else {
         // The client has its whole response: what else was made is for nobody, but is closed all the same.
         let leftover = match answer.response.body {
             Body::Stream(stream) => Some((stream, false)),
             _ => answer.unclosed.map(|stream| (stream, true)),
         };
+        let permits = mem::take(&mut own.permits);
         let epilogue = leftover.map(|(stream, exhausted)| Epilogue::new(stream, exhausted, permits, origin.shared));
         origin.shared.end();
-        return Outcome { connection: None, epilogue };
+        return epilogue;
     };
     connection.space.request = answer.request;
     connection.space.answer = Some(answer.response);
-    let epilogue = answer.unclosed.map(|stream| Epilogue::new(stream, true, permits, origin.shared));
-    Outcome { connection: Some(connection), epilogue }
+    answer.unclosed.map(|stream| Epilogue::new(stream, true, mem::take(&mut own.permits), origin.shared))
 }
 
-fn next(connection: Connection, permits: Permits, origin: Origin<'_>) -> Outcome {
-    let mut wire = ConnectionWire::new(connection, origin);
-    let Some(mut stream) = wire.take_stream() else {
-        return Outcome { connection: wire.into_connection(), epilogue: None };
-    };
+fn next(own: &mut Belongings<'_>, origin: Origin<'_>) -> Option<Box<Epilogue>> {
+    own.desk.note("", "");
+    let mut wire = ConnectionWire::new(&mut own.connection, origin);
+    let mut stream = wire.take_stream()?;
     let chunk = stream.next(&mut wire);
-    let Some(mut connection) = wire.into_connection() else { return Outcome { connection: None, epilogue: None } };
-    let output = &mut connection.space.output;
+    let output = &mut own.connection.as_mut()?.space.output;
     let exhausted = match chunk {
         Chunk::Data(data) => {
             output.content(data);
             if !output.is_complete() {
                 output.stream = Some(stream);
-                return Outcome { connection: Some(connection), epilogue: None };
+                return None;
             }
             false
         }
@@ -128,8 +136,7 @@ fn next(connection: Connection, permits: Permits, origin: Origin<'_>) -> Outcome
             true
         }
     };
-    let epilogue = Some(Epilogue::new(stream, exhausted, permits, origin.shared));
-    Outcome { connection: Some(connection), epilogue }
+    Some(Epilogue::new(stream, exhausted, mem::take(&mut own.permits), origin.shared))
 }
 
 impl Epilogue {
@@ -142,6 +149,11 @@ impl Epilogue {
     /// The pace of its calls.
     pub(super) fn pace(&self) -> &'static Pace {
         self.stream.pace()
+    }
+
+    /// Whose code they are.
+    pub(super) fn suspect(&self) -> &'static Suspect {
+        self.stream.suspect()
     }
 
     /// Lets the body come to its own end, and closes it.

@@ -5,12 +5,15 @@
 //! a follower. Where a call is known to take long, the leader passes the loop on before it.
 
 use super::Shared;
-use super::call::{Origin, Outcome};
+use super::call::{Call, Origin, Outcome, Permits};
+use super::crash::{Belongings, Desk};
 use super::delay::{self, Point};
-use super::event_loop::{Calling, EventLoop, Task, Turn};
+use super::event_loop::{Calling, EventLoop, Turn};
 use super::slots::SlotId;
+use super::task::Task;
 use crate::pace::Way;
 use crate::sys::clock;
+use crate::sys::crash::{self, Fault, Heir, SignalStack};
 use crate::sys::roster::{Order, Roster};
 use crate::sys::sleeper::Sleeper;
 use crate::sys::token::{InCall, Lead, Token};
@@ -84,13 +87,16 @@ impl Engine {
     /// A thread's life.
     fn follow(self: &Arc<Self>, first: Option<Order>) {
         let Some(mut place) = self.followers.enlist() else { return };
+        // Without one it works as well, but dies with the process when a handler uses up its stack.
+        let _signal_stack = SignalStack::new();
+        let mut desk = Desk::new();
         let mut order = first;
         loop {
             if let Some(Order { loop_index, seen }) = order.take() {
                 delay::at(Point::Ordered);
                 // It comes too late if the call is over, or another follower was quicker.
                 if let Some(lead) = self.loops[loop_index as usize].steal(seen) {
-                    self.lead(lead, loop_index as usize);
+                    self.lead(lead, loop_index as usize, &mut desk);
                 }
             }
             let enough = self.followers.idle() >= self.ready_min;
@@ -102,7 +108,7 @@ impl Engine {
     }
 
     /// Runs one loop, until another thread has taken it over or it is over.
-    fn lead(self: &Arc<Self>, mut lead: Lead<'_, EventLoop>, index: usize) {
+    fn lead(self: &Arc<Self>, mut lead: Lead<'_, EventLoop>, index: usize, desk: &mut Desk) {
         delay::at(Point::Stolen);
         if let Some(calling) = lead.calling.take()
             && !calling.passed_on
@@ -121,16 +127,17 @@ impl Engine {
             let passed_on = task.way() != Way::Inline;
             lead.calling = Some(Calling { pace: task.pace(), passed_on });
             if passed_on {
-                let Some(again) = self.pass_on(lead, index) else { return self.call_beside(task, index) };
+                let Some(again) = self.pass_on(lead, index) else { return self.call_beside(task, index, desk) };
                 lead = again;
                 lead.calling = None;
                 lead.no_room(task);
                 continue;
             }
-            let ((id, outcome), back) = lead.call(|| {
+            let ((id, outcome), back) = lead.call(|seen| {
                 delay::at(Point::CallBegun);
                 self.monitor.rouse();
-                let outcome = self.perform(task, index);
+                let order = Order { loop_index: index as u32, seen };
+                let outcome = self.perform(task, index, Some(order), desk);
                 delay::at(Point::CallOver);
                 outcome
             });
@@ -142,7 +149,7 @@ impl Engine {
                         lead.returned(id, outcome);
                     }
                 }
-                None => return self.come_late(id, outcome, index),
+                None => return self.come_late(id, outcome, index, desk),
             }
         }
     }
@@ -166,36 +173,44 @@ impl Engine {
     }
 
     /// Makes a call while another thread leads the loop, and notes how long it takes.
-    fn call_beside(&self, task: Task, index: usize) {
+    fn call_beside(&self, task: Task, index: usize, desk: &mut Desk) {
         let pace = task.pace();
         let (start, thread_time) = (Instant::now(), clock::thread_time());
-        let (id, outcome) = self.perform(task, index);
+        let (id, outcome) = self.perform(task, index, None, desk);
         if let Some(pace) = pace {
             pace.measured(start.elapsed(), clock::thread_time().saturating_sub(thread_time));
         }
-        self.come_late(id, outcome, index);
+        self.come_late(id, outcome, index, desk);
     }
 
-    fn perform(&self, task: Task, index: usize) -> (Option<SlotId>, Outcome) {
+    /// Makes a call. `order`: by which its loop can be taken over, if this thread leads it.
+    fn perform(&self, task: Task, index: usize, order: Option<Order>, desk: &mut Desk) -> (Option<SlotId>, Outcome) {
+        let Some(suspect) = task.suspect() else { return task.skip() };
+        let own =
+            Belongings { desk, loop_index: index, order, id: None, connection: None, permits: Permits::default() };
         match task {
-            Task::Connection(id, connection, call) => {
-                (Some(id), call.perform(connection, Origin { shared: &self.shared, loop_index: index, id }))
+            Task::Connection(id, connection, Call { work, permits, .. }) => {
+                let own = Belongings { id: Some(id), connection: Some(connection), permits, ..own };
+                let origin = Origin { shared: &self.shared, loop_index: index, id };
+                let (own, epilogue) = crash::watched(suspect, self, own, |own| work.perform(own, origin));
+                (Some(id), Outcome { connection: own.connection, epilogue })
             }
             Task::Epilogue(epilogue) => {
-                epilogue.perform(&self.shared);
+                own.desk.note("", "");
+                crash::watched(suspect, self, own, |_| epilogue.perform(&self.shared));
                 (None, Outcome { connection: None, epilogue: None })
             }
         }
     }
 
     /// The end of a call whose loop another thread leads. Only the leader touches a connection that is registered.
-    fn come_late(&self, id: Option<SlotId>, outcome: Outcome, index: usize) {
+    fn come_late(&self, id: Option<SlotId>, outcome: Outcome, index: usize, desk: &mut Desk) {
         if let (Some(id), Some(connection)) = (id, outcome.connection) {
             delay::at(Point::Late);
             Origin { shared: &self.shared, loop_index: index, id }.give_back(connection);
         }
         if let Some(epilogue) = outcome.epilogue {
-            epilogue.perform(&self.shared);
+            self.perform(Task::Epilogue(epilogue), index, None, desk);
         }
         self.beside.fetch_sub(1, Ordering::Relaxed);
     }
@@ -250,6 +265,18 @@ impl Engine {
     fn complain(&self, error: &io::Error) {
         if !self.complained.swap(true, Ordering::Relaxed) {
             tracing::error!("cannot make a thread: {error}; calls that take long are answered 503");
+        }
+    }
+}
+
+impl Heir<Belongings<'_>> for Engine {
+    fn inherit(&self, belongings: Belongings<'_>, fault: Fault) {
+        let order = belongings.order;
+        belongings.leave(&self.shared, fault);
+        if let Some(order) = order {
+            // Without an idle follower the monitor finds one: the thread is in its call for ever.
+            self.followers.dispatch(order);
+            self.monitor.rouse();
         }
     }
 }

@@ -3,14 +3,16 @@
 
 use super::call::{Call, Epilogue, Outcome, Work};
 use super::connection::{Connection, Mode, Situation, Step};
+use super::crash::Crash;
 use super::listener::{Accepted, Listener};
 use super::slots::{Occupant, SlotId, Slots};
 use super::spaces::Spaces;
+use super::task::Task;
 use super::timer::Timers;
 use super::{Letter, Notice, Shared};
 use crate::http::encode::Signature;
 use crate::log;
-use crate::pace::{Pace, Way};
+use crate::pace::Pace;
 use crate::response::Response;
 use crate::serial::Waiter;
 use crate::sys::clock;
@@ -56,12 +58,6 @@ pub(super) enum Turn {
     Call(Task),
     /// Nothing more, ever.
     End,
-}
-
-/// A call with all that it owns.
-pub(super) enum Task {
-    Connection(SlotId, Connection, Call),
-    Epilogue(Box<Epilogue>),
 }
 
 /// What is known of a call while it runs.
@@ -359,6 +355,7 @@ impl EventLoop {
                 }
                 self.come_back(id, *connection);
             }
+            Letter::Crashed(crash) => self.bury(crash),
             Letter::Permit(id, permit) => {
                 // A connection that is gone, or away in a call, has no use for it: dropping it lets the next one in.
                 if let Some(Occupant::Working(connection)) = self.slots.find(id).map(|slot| &mut slot.occupant) {
@@ -368,6 +365,22 @@ impl EventLoop {
             }
             Letter::Drain => self.leave(Mode::Draining),
             Letter::Stop => self.leave(Mode::Stopping),
+        }
+    }
+
+    /// A call has ended its thread: its client is told, and so is the supervisor, who replaces this worker.
+    fn bury(&mut self, mut crash: Crash) {
+        (self.shared.settings.notice)(Notice::Crashed(crash.incident()));
+        match crash.id.zip(crash.connection.take()) {
+            Some((id, mut connection)) => {
+                connection.crashed();
+                if let Some(slot) = self.slots.find(id) {
+                    slot.readable = true;
+                }
+                self.come_back(id, connection);
+            }
+            // It counted in the stead of a connection.
+            None => self.shared.end(),
         }
     }
 
@@ -430,24 +443,6 @@ impl EventLoop {
         };
         // Expiring never comes to a call: what it decides is done at the connection's next turn.
         self.drive(id, connection, |connection, situation| connection.expire(situation));
-    }
-}
-
-impl Task {
-    /// How this kind of calls has gone.
-    pub(super) fn pace(&self) -> Option<&'static Pace> {
-        match self {
-            Task::Connection(_, connection, call) => call.pace(connection),
-            Task::Epilogue(epilogue) => Some(epilogue.pace()),
-        }
-    }
-
-    /// How it is to be called.
-    pub(super) fn way(&self) -> Way {
-        match self {
-            Task::Connection(_, _, call) => call.way,
-            Task::Epilogue(epilogue) => epilogue.pace().way(),
-        }
     }
 }
 

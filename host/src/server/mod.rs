@@ -6,6 +6,7 @@
 
 mod call;
 mod connection;
+mod crash;
 mod delay;
 mod engine;
 mod event_loop;
@@ -15,19 +16,22 @@ mod output;
 mod patience;
 mod slots;
 mod spaces;
+mod task;
 mod timer;
 mod wire;
 
+pub use crash::Incident;
 pub use handover::{Handover, State as HandoverState};
 
 use crate::config::Config;
 use crate::route::Router;
 use crate::serial::{Permit, Serial};
 use crate::sys::epoll::Alarm;
-use crate::sys::inbox::Inbox;
+use crate::sys::inbox::{Blank, Inbox};
 use crate::sys::process;
 use crate::sys::socket::Address;
 use connection::{Connection, Line};
+use crash::Crash;
 use engine::Engine;
 use event_loop::EventLoop;
 use slots::SlotId;
@@ -59,6 +63,9 @@ pub struct Settings {
 pub enum Notice {
     /// While draining: a connection that another worker has to take.
     Handover(Handover),
+    /// A module has crashed: none of its applications is called here any more, and requests to them wait until the server
+    /// is drained.
+    Crashed(Incident),
     /// After [`Server::drain`] or [`Server::stop`]: no loop begins another request from what it receives from now on
     /// (draining), or takes another connection (stopping).
     Quiet,
@@ -96,6 +103,8 @@ enum Letter {
     Adopted(Box<Connection>),
     /// A connection whose call has ended after its loop was taken over.
     Returned(SlotId, Box<Connection>),
+    /// A call has ended its thread.
+    Crashed(Crash),
     /// The turn of a connection has come to call its module.
     Permit(SlotId, Permit),
     Drain,
@@ -178,6 +187,14 @@ impl Shared {
         let mailbox = &self.mailboxes[index];
         if mailbox.inbox.push(letter) {
             delay::at(delay::Point::Posted);
+            mailbox.alarm.ring();
+        }
+    }
+
+    /// As [`post`](Self::post), but neither allocates nor takes a lock: a signal handler may do it.
+    fn post_on(&self, index: usize, blank: Blank<Letter>, letter: Letter) {
+        let mailbox = &self.mailboxes[index];
+        if mailbox.inbox.push_on(blank, letter) {
             mailbox.alarm.ring();
         }
     }

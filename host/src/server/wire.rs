@@ -13,17 +13,13 @@ use std::time::SystemTime;
 /// A connection during its call.
 pub(super) struct ConnectionWire<'a> {
     /// None when the response was complete and the connection has gone back to its loop.
-    connection: Option<Connection>,
+    connection: &'a mut Option<Connection>,
     origin: Origin<'a>,
 }
 
 impl<'a> ConnectionWire<'a> {
-    pub(super) fn new(connection: Connection, origin: Origin<'a>) -> ConnectionWire<'a> {
-        ConnectionWire { connection: Some(connection), origin }
-    }
-
-    pub(super) fn into_connection(self) -> Option<Connection> {
-        self.connection
+    pub(super) fn new(connection: &'a mut Option<Connection>, origin: Origin<'a>) -> ConnectionWire<'a> {
+        ConnectionWire { connection, origin }
     }
 
     /// The stream that is being sent.
@@ -35,7 +31,7 @@ impl<'a> ConnectionWire<'a> {
 impl Wire for ConnectionWire<'_> {
     fn write(&mut self, status: &Status, fields: &Fields, data: &[u8]) -> Result<(), WireError> {
         // The response is complete: this is more than its head has promised.
-        let Some(connection) = &mut self.connection else { return Err(WireError::TooLarge) };
+        let Some(connection) = self.connection else { return Err(WireError::TooLarge) };
         let settings = &self.origin.shared.settings;
         let output = &mut connection.space.output;
         if !output.begun {
@@ -59,7 +55,7 @@ impl Wire for ConnectionWire<'_> {
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, WireError> {
         // Without a connection all of the content has been received.
-        let Some(connection) = &mut self.connection else { return Ok(0) };
+        let Some(connection) = self.connection else { return Ok(0) };
         loop {
             match connection.read_stream(buffer) {
                 Ok(Some(count)) => return Ok(count),

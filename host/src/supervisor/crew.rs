@@ -61,6 +61,8 @@ pub(super) struct Worker {
     deadline: Option<Instant>,
     /// It has said why it cannot serve, and is being ended.
     failed: bool,
+    /// A module has crashed in it: it loads nothing any more, and is being replaced.
+    tainted: bool,
 }
 
 /// What a worker is doing.
@@ -124,6 +126,7 @@ impl Crew {
             hired: Instant::now(),
             deadline: Some(Instant::now() + BOOT_TIMEOUT),
             failed: false,
+            tainted: false,
         };
         let listeners = self.listeners.iter().map(|listener| listener.address.clone()).collect();
         let start =
@@ -200,6 +203,17 @@ impl Crew {
             tracing::debug!("worker {} keeps {retired} retired generations; replacing it", worker.pid());
             self.replace(id, modules);
         }
+    }
+
+    /// A module has crashed in a worker: a lock that the crashed thread holds may be held for ever, so that nothing new
+    /// begins there. Gives its process id, for the log.
+    pub(super) fn taint(&mut self, id: WorkerId, modules: &Modules) -> Option<u32> {
+        let worker = self.workers.get_mut(&id)?;
+        let pid = worker.pid();
+        worker.tainted = true;
+        worker.loading.clear();
+        self.replace(id, modules);
+        Some(pid)
     }
 
     /// Replaces every worker.
@@ -428,7 +442,7 @@ impl Crew {
     }
 
     fn active(&mut self) -> impl Iterator<Item = &mut Worker> {
-        self.workers.values_mut().filter(|worker| worker.is_active())
+        self.workers.values_mut().filter(|worker| worker.is_active() && !worker.tainted)
     }
 }
 

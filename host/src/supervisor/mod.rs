@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod builds;
 mod crew;
+mod incident;
 mod rollout;
 pub mod runtime;
 mod startup;
@@ -204,6 +205,10 @@ impl Supervisor {
                 return Err(Failure { exit: Exit::Worker, error: anyhow::anyhow!("a worker cannot start: {reason}") });
             }
             Report::Failed(reason) => self.crew.failed(id, &reason),
+            Report::Crashed(incident) => {
+                let pid = self.crew.taint(id, &self.modules).unwrap_or_default();
+                tracing::error!("{} (worker {pid})", incident::describe(&incident));
+            }
             Report::Handover(state) => self.crew.pass_on(id, state, descriptors),
             Report::Quiet => self.crew.quiet(id),
             Report::Done => self.crew.dismiss(id),

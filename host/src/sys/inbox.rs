@@ -2,6 +2,7 @@
 //! that must not take a lock. It is a Treiber stack that the receiver takes whole and turns round.
 
 use super::sync::{AtomicPtr, Ordering};
+use std::mem::MaybeUninit;
 use std::ptr;
 
 /// The queue.
@@ -12,6 +13,16 @@ pub struct Inbox<T> {
 struct Node<T> {
     below: *mut Node<T>,
     letter: T,
+}
+
+/// The memory for a letter, made beforehand for a thread that may have to send it when it must not allocate.
+pub struct Blank<T>(Box<MaybeUninit<Node<T>>>);
+
+impl<T> Default for Blank<T> {
+    /// Memory for one letter.
+    fn default() -> Blank<T> {
+        Blank(Box::new_uninit())
+    }
 }
 
 // SAFETY: letters are moved in by one thread and out by another, which `T: Send` allows; nothing is shared.
@@ -27,7 +38,20 @@ impl<T> Inbox<T> {
 
     /// Adds a letter; true if the queue was empty, so that only the first sender has to wake the receiver.
     pub fn push(&self, letter: T) -> bool {
-        let node = Box::into_raw(Box::new(Node { below: ptr::null_mut(), letter }));
+        self.publish(Box::into_raw(Box::new(Node { below: ptr::null_mut(), letter })))
+    }
+
+    /// As [`push`](Self::push), in memory that was made beforehand.
+    ///
+    /// It takes no lock and allocates nothing: a signal handler may call it (signal-safety(7)).
+    pub fn push_on(&self, blank: Blank<T>, letter: T) -> bool {
+        let node = Box::into_raw(blank.0).cast::<Node<T>>();
+        // SAFETY: the memory is ours, and as large and aligned as a node.
+        unsafe { node.write(Node { below: ptr::null_mut(), letter }) };
+        self.publish(node)
+    }
+
+    fn publish(&self, node: *mut Node<T>) -> bool {
         let mut top = self.top.load(Ordering::Relaxed);
         loop {
             // SAFETY: the node is not published yet, so this thread alone has it.

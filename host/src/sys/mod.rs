@@ -3,6 +3,7 @@
 pub mod allocations;
 pub mod channel;
 pub mod clock;
+pub mod crash;
 pub mod epoll;
 pub mod exec;
 pub mod files;

@@ -55,17 +55,18 @@ impl<T> Token<T> {
 }
 
 impl<'a, T> Lead<'a, T> {
-    /// Runs `work`, which may block, without access to the value. Gives the lead back unless it was stolen meanwhile.
+    /// Runs `work`, which may block, without access to the value; it learns by what the lead can be stolen. Gives the lead
+    /// back unless it was stolen meanwhile.
     ///
     /// If `work` unwinds, the lead stays in the call and can be stolen: the value is not lost.
-    pub fn call<R>(self, work: impl FnOnce() -> R) -> (R, Option<Lead<'a, T>>) {
+    pub fn call<R>(self, work: impl FnOnce(InCall) -> R) -> (R, Option<Lead<'a, T>>) {
         let Lead { token, sequence } = self;
         let sequence = sequence + 1;
         let word = sequence << 1 | IN_CALL;
         // What this leader did to the value is visible to whoever steals it (release). And the store comes before every
         // later look of this thread at a [`Sleeper`](super::sleeper::Sleeper): a monitor that parks has seen it, or is roused.
         token.word.store(word, Ordering::SeqCst);
-        let result = work();
+        let result = work(InCall(word));
         // Relaxed: the word that it finds is its own, so nobody has touched the value since.
         let back = token.word.compare_exchange(word, sequence << 1, Ordering::Relaxed, Ordering::Relaxed);
         (result, back.is_ok().then_some(Lead { token, sequence }))
@@ -126,7 +127,7 @@ mod tests {
         let mut lead = token.steal(token.observe().unwrap()).unwrap();
         *lead += 1;
         assert_eq!(token.observe(), None);
-        let (seen, lead) = lead.call(|| token.observe());
+        let (seen, lead) = lead.call(|_| token.observe());
         assert!(seen.is_some());
         assert_eq!(*lead.unwrap(), 2);
     }
@@ -135,11 +136,11 @@ mod tests {
     fn a_late_leader_never_takes_the_lead_back() {
         let token = Token::new(0);
         let lead = token.steal(token.observe().unwrap()).unwrap();
-        let (_, late) = lead.call(|| {
+        let (_, late) = lead.call(|_| {
             let mut follower = token.steal(token.observe().unwrap()).unwrap();
             *follower += 1;
             // Even when the follower is in a call of its own at the moment that the late one comes back.
-            let (_, back) = follower.call(|| ());
+            let (_, back) = follower.call(|_| ());
             assert!(back.is_some());
         });
         assert!(late.is_none());
@@ -149,8 +150,8 @@ mod tests {
     fn an_old_observation_steals_nothing() {
         let token = Token::new(());
         let lead = token.steal(token.observe().unwrap()).unwrap();
-        let (old, lead) = lead.call(|| token.observe().unwrap());
-        let (stolen, _) = lead.unwrap().call(|| token.steal(old).is_some());
+        let (old, lead) = lead.call(|_| token.observe().unwrap());
+        let (stolen, _) = lead.unwrap().call(|_| token.steal(old).is_some());
         assert!(!stolen);
     }
 
@@ -173,7 +174,7 @@ mod tests {
         let turn = |mut lead: Lead<'_, u64>| {
             *lead += 1;
             done.fetch_add(1, Ordering::Relaxed);
-            if let (_, Some(mut lead)) = lead.call(std::thread::yield_now) {
+            if let (_, Some(mut lead)) = lead.call(|_| std::thread::yield_now()) {
                 *lead += 1;
                 done.fetch_add(1, Ordering::Relaxed);
                 lead.release();

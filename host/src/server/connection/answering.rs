@@ -14,6 +14,9 @@ use std::sync::Arc;
 impl Connection {
     /// Comes to the doors before the application.
     pub(super) fn enter(&mut self, ticket: Ticket, situation: &mut Situation<'_>) -> Option<Step> {
+        if ticket.suspect().has_crashed() {
+            return self.wait_for_another_worker(ticket, situation);
+        }
         let way = match ticket.paces().call.way() {
             // Its `read` waits for the client.
             Way::Inline if !self.is_received() => Way::Waits,
@@ -45,6 +48,10 @@ impl Connection {
             return Some(Step::Close);
         }
         let Stage::Queued(ticket) = &self.space.stage else { return None };
+        if ticket.suspect().has_crashed() {
+            let ticket = ticket.clone();
+            return self.wait_for_another_worker(ticket, situation);
+        }
         let renewed = match situation.settings.router.renew(ticket) {
             Ok(renewed) => renewed,
             Err(response) => {
@@ -63,6 +70,33 @@ impl Connection {
             (doors.held, doors.arrived) = (None, None);
         }
         self.enter(renewed, situation)
+    }
+
+    /// The module has crashed in this process: nobody calls it here any more. Another worker is on the way, to whom the
+    /// request goes with its connection; unless this one stops.
+    fn wait_for_another_worker(&mut self, ticket: Ticket, situation: &mut Situation<'_>) -> Option<Step> {
+        self.space.doors = Default::default();
+        if situation.mode == Mode::Stopping {
+            let mut response = Response::error(503, "the handler has crashed, and the server stops");
+            // The name and the value are well-formed, so this cannot fail.
+            _ = response.fields.push(b"Retry-After", b"1");
+            self.respond(response, situation);
+            return None;
+        }
+        self.space.stage = Stage::Queued(ticket);
+        // Earlier answers do not wait with it.
+        self.flush(situation).or(Some(Step::Wait(Wait::Turn)))
+    }
+
+    /// The call has ended its thread. The client gets an answer if nothing has been sent to it, and an end else.
+    pub(in crate::server) fn crashed(&mut self) {
+        if self.space.output.begun {
+            self.space.output.failed = true;
+            self.space.stage = Stage::Responding;
+            return;
+        }
+        self.space.traits.keep_alive = false;
+        self.answer_with_this(Response::error(500, "the handler crashed; the server's log says where"));
     }
 
     /// Calls the stream's `next`, or only its `close`, when its module lets it.

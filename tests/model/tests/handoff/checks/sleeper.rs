@@ -100,7 +100,7 @@ impl Engine {
         let Loop { token, seen } = &self.loops[index];
         let mut lead = token.steal(token.observe().unwrap()).unwrap();
         for _ in 0..calls {
-            let (_, back) = lead.call(|| {
+            let (_, back) = lead.call(|_| {
                 self.monitor.rouse();
                 seen.sleep();
             });

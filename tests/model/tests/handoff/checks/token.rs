@@ -92,7 +92,7 @@ fn who_comes_late_stays_late_whatever_the_others_do() {
             thread::spawn(move || {
                 let Some(mut lead) = token.observe().and_then(|seen| token.steal(seen)) else { return 0 };
                 *lead += 1;
-                let (_, Some(mut lead)) = lead.call(|| ()) else { return 1 };
+                let (_, Some(mut lead)) = lead.call(|_| ()) else { return 1 };
                 *lead += 1;
                 2 + lead_once(lead)
             })
@@ -118,7 +118,7 @@ fn thief(token: &Arc<Token<u32>>) -> thread::JoinHandle<u32> {
 /// Uses the value before a call and, if the lead comes back, after it.
 fn lead_once(mut lead: Lead<'_, u32>) -> u32 {
     *lead += 1;
-    let (_, Some(mut lead)) = lead.call(|| ()) else { return 1 };
+    let (_, Some(mut lead)) = lead.call(|_| ()) else { return 1 };
     *lead += 1;
     lead.release();
     2

@@ -1,0 +1,67 @@
+//! Incidents in words: where in the module's source it happened.
+//!
+//! This is done here, and not in the worker: it reads whole files, and a worker in which a module has crashed begins nothing.
+
+use crate::server::Incident;
+use addr2line::gimli::{DwarfSections, EndianSlice, RunTimeEndian, SectionId};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
+use std::path::Path;
+
+/// What is logged of a crash: whose it is, what it was, where in the code, and at which request.
+pub(super) fn describe(incident: &Incident) -> String {
+    let Incident { module, generation, what, place, is_exact, request } = incident;
+    let relation = if *is_exact { " in" } else { ", called by" };
+    let place = match place {
+        Some((file, offset)) => format!("{relation}{}", named(file, *offset)),
+        None if what.starts_with("SIG") => " at a pointer that it gave to the server".to_owned(),
+        None => String::new(),
+    };
+    let during = match request.as_str() {
+        "" => "while it made more of a response".to_owned(),
+        request => format!("({request})"),
+    };
+    format!("{module} generation {generation} crashed: {what}{place} {during}; the worker is being replaced")
+}
+
+/// ` function at source:line, file+0xoffset`, as far as the file tells.
+fn named(file: &Path, offset: u64) -> String {
+    let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+    let (function, line) = look_up(file, offset).unwrap_or_default();
+    let function = function.map(|function| format!(" {function}")).unwrap_or_default();
+    let line = line.map(|line| format!(" at {line},")).unwrap_or_default();
+    format!("{function}{line} {name}+{offset:#x}")
+}
+
+/// The function and the line of source of the code at this offset in the file.
+fn look_up(file: &Path, offset: u64) -> Option<(Option<String>, Option<String>)> {
+    let bytes = std::fs::read(file).ok()?;
+    let object = object::File::parse(&*bytes).ok()?;
+    // Symbols and lines are told by addresses, a mapping by offsets.
+    let address = object.segments().find_map(|segment| {
+        let (start, length) = segment.file_range();
+        (start..start + length).contains(&offset).then(|| segment.address() + offset - start)
+    })?;
+    let symbols = object.symbol_map();
+    let symbol = symbols.before(address).map(|symbol| symbol.name().to_owned());
+    // A library that was stripped still tells what it exports.
+    let exported = || {
+        let functions = object.dynamic_symbols().filter(|symbol| symbol.is_definition() && symbol.address() <= address);
+        functions.max_by_key(ObjectSymbol::address)?.name().ok().map(str::to_owned)
+    };
+    let readable = |name: String| addr2line::demangle_auto(name.into(), None).into_owned();
+    Some((symbol.or_else(exported).map(readable), source_line(&object, address)))
+}
+
+fn source_line(object: &object::File<'_>, address: u64) -> Option<String> {
+    let endian = if object.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big };
+    let section = |id: SectionId| {
+        let data = object.section_by_name(id.name()).and_then(|section| section.uncompressed_data().ok());
+        Ok::<_, addr2line::gimli::Error>(data.unwrap_or_default())
+    };
+    let sections = DwarfSections::load(section).ok()?;
+    let dwarf = sections.borrow(|section| EndianSlice::new(section, endian));
+    let context = addr2line::Context::from_dwarf(dwarf).ok()?;
+    let location = context.find_location(address).ok()??;
+    let told = (location.file?, location.line?);
+    Some(format!("{}:{}", told.0, told.1))
+}
