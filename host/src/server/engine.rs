@@ -12,7 +12,7 @@ use super::event_loop::{Calling, EventLoop, Turn};
 use super::slots::SlotId;
 use super::task::Task;
 use crate::pace::Way;
-use crate::sys::clock;
+use crate::sys::clock::{self, ThreadUse};
 use crate::sys::crash::{self, Fault, Heir, SignalStack};
 use crate::sys::roster::{Order, Roster};
 use crate::sys::sleeper::Sleeper;
@@ -175,10 +175,11 @@ impl Engine {
     /// Makes a call while another thread leads the loop, and notes how long it takes.
     fn call_beside(&self, task: Task, index: usize, desk: &mut Desk) {
         let pace = task.pace();
-        let (start, thread_time) = (Instant::now(), clock::thread_time());
+        let (start, before) = (Instant::now(), ThreadUse::now());
         let (id, outcome) = self.perform(task, index, None, desk);
         if let Some(pace) = pace {
-            pace.measured(start.elapsed(), clock::thread_time().saturating_sub(thread_time));
+            let wall = start.elapsed();
+            pace.measured(wall, ThreadUse::now().busy_since(before, wall));
         }
         self.come_late(id, outcome, index, desk);
     }

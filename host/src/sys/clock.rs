@@ -1,5 +1,6 @@
-//! clock_gettime(2): clocks that cost a few nanoseconds, and what a thread has used of a processor.
+//! clock_gettime(2): clocks that cost a few nanoseconds; and getrusage(2): what a thread has done.
 
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 /// Milliseconds of a clock that never goes back, from some start. Coarse: it moves on every few milliseconds.
@@ -12,9 +13,31 @@ pub fn coarse_second() -> u64 {
     read(libc::CLOCK_REALTIME_COARSE).as_secs()
 }
 
-/// How much of a processor the calling thread has used.
-pub fn thread_time() -> Duration {
-    read(libc::CLOCK_THREAD_CPUTIME_ID)
+/// What the calling thread has done so far.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadUse {
+    /// Time on a processor.
+    processor: Duration,
+    /// How often it has waited for something.
+    waits: i64,
+}
+
+impl ThreadUse {
+    /// Until now.
+    pub fn now() -> ThreadUse {
+        // SAFETY: rusage is a C struct for which zeroes are a value.
+        let mut usage: libc::rusage = unsafe { MaybeUninit::zeroed().assume_init() };
+        // SAFETY: there is room for one. It cannot fail for the calling thread.
+        unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+        let duration = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+        ThreadUse { processor: duration(usage.ru_utime) + duration(usage.ru_stime), waits: usage.ru_nvcsw }
+    }
+
+    /// For how much of the last `wall` it wanted a processor. One that has waited for nothing wanted one all the time,
+    /// also if others had it.
+    pub fn busy_since(self, before: ThreadUse, wall: Duration) -> Duration {
+        if self.waits == before.waits { wall } else { self.processor.saturating_sub(before.processor) }
+    }
 }
 
 /// The C library's function asks the kernel's page (vdso(7)), and also works where there is none.
@@ -23,4 +46,30 @@ fn read(clock: libc::clockid_t) -> Duration {
     // SAFETY: there is room for one timespec. It fails only for clocks that the system does not have, and leaves zero.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_thread_that_sleeps_was_not_busy_and_one_that_computes_was() {
+        const SPAN: Duration = Duration::from_millis(50);
+        let busy = |work: &dyn Fn()| {
+            let (start, before) = (Instant::now(), ThreadUse::now());
+            work();
+            let wall = start.elapsed();
+            (ThreadUse::now().busy_since(before, wall), wall)
+        };
+        let (slept, wall) = busy(&|| std::thread::sleep(SPAN));
+        assert!(slept * 2 < wall, "{slept:?} of {wall:?}");
+        let (computed, wall) = busy(&|| {
+            let start = Instant::now();
+            while start.elapsed() < SPAN {
+                std::hint::spin_loop();
+            }
+        });
+        assert_eq!(computed, wall, "however many others wanted the processor");
+    }
 }
