@@ -94,6 +94,7 @@ impl Work {
 fn answer(own: &mut Belongings<'_>, ticket: Ticket, origin: Origin<'_>) -> Option<Box<Epilogue>> {
     let connection = own.connection.as_mut()?;
     let request = connection.space.request.take()?;
+    ticket.suspect().count_call();
     own.desk.note(request.head.method(), request.head.target());
     let answer = route::answer(ticket, request, &mut ConnectionWire::new(&mut own.connection, origin));
     let Some(connection) = &mut own.connection else {

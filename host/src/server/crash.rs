@@ -13,6 +13,7 @@ use crate::sys::roster::Order;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a thread has beside it while it calls.
 pub(super) struct Desk {
@@ -59,6 +60,10 @@ pub struct Incident {
     pub is_exact: bool,
     /// `GET /path`, or empty if the call was to make more of a response that had begun.
     pub request: String,
+    /// How often the build's applications have been called in this process, about.
+    pub calls: u64,
+    /// For how long it has been loaded there.
+    pub age: Duration,
 }
 
 impl Desk {
@@ -104,6 +109,8 @@ impl Crash {
             is_exact: place.as_ref().is_some_and(|(_, found)| *found == Found::Exactly),
             place: place.map(|(place, _)| (place.file, place.offset)),
             request: std::mem::take(&mut self.request),
+            calls: suspect.calls(),
+            age: suspect.since.elapsed(),
         }
     }
 }

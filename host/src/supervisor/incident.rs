@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// What is logged of a crash: whose it is, what it was, where in the code, and at which request.
 pub(super) fn describe(incident: &Incident) -> String {
-    let Incident { module, generation, what, place, is_exact, request } = incident;
+    let Incident { module, generation, what, place, is_exact, request, .. } = incident;
     let relation = if *is_exact { " in" } else { ", called by" };
     let place = match place {
         Some((file, offset)) => format!("{relation}{}", named(file, *offset)),

@@ -12,6 +12,7 @@ mod incident;
 mod rollout;
 pub mod runtime;
 mod startup;
+mod verdict;
 
 use crate::config::{Bind, Config};
 use crate::control::{Order, Report};
@@ -30,6 +31,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitCode, ExitStatus};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+use verdict::Verdicts;
 
 /// Runs the server until it is told to stop.
 pub fn run(config: Config) -> ExitCode {
@@ -61,6 +63,7 @@ struct Supervisor {
     /// The first workers serve, and people have been told.
     announced: bool,
     stopping: bool,
+    verdicts: Verdicts,
     _runtime: Runtime,
 }
 
@@ -99,6 +102,7 @@ impl Supervisor {
             early: VecDeque::new(),
             announced: false,
             stopping: false,
+            verdicts: Verdicts::default(),
             _runtime: runtime,
         };
         if let Err(failure) = supervisor.open() {
@@ -208,6 +212,9 @@ impl Supervisor {
             Report::Crashed(incident) => {
                 let pid = self.crew.taint(id, &self.modules).unwrap_or_default();
                 tracing::error!("{} (worker {pid})", incident::describe(&incident));
+                if let Some(reason) = self.verdicts.note(id, &incident, Instant::now()) {
+                    self.refuse(&incident.module, incident.generation, &reason)?;
+                }
             }
             Report::Handover(state) => self.crew.pass_on(id, state, descriptors),
             Report::Quiet => self.crew.quiet(id),

@@ -23,7 +23,7 @@ pub(super) struct Modules {
 pub(super) struct Module {
     /// The build that is to answer.
     pub(super) build: Option<Arc<Kept>>,
-    /// The last one that did answer, for the case that the new one cannot be loaded to serve.
+    /// The one that did answer before, for the case that the new one cannot be loaded to serve, or crashes too often.
     previous: Option<Arc<Kept>>,
     /// Why the newest build is not used.
     pub(super) refused: Option<(PathBuf, String)>,
@@ -134,7 +134,7 @@ impl Modules {
 
     /// Logs the builds that answer everywhere: from then on no older one begins an answer.
     pub(super) fn announce_completed(&mut self, crew: &Crew) {
-        let (announced, modules) = (self.announced, &mut self.modules);
+        let announced = self.announced;
         self.rollouts.retain(|Rollout { build, first }| {
             if !crew.all_answer_with(&build.module, build.generation) {
                 return true;
@@ -155,9 +155,6 @@ impl Modules {
                     build.module,
                     build.generation,
                 );
-            }
-            if let Some(module) = modules.get_mut(&build.module) {
-                module.previous = None;
             }
             false
         });

@@ -15,7 +15,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::path::PathBuf;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use std::time::Instant;
 
 /// Whose code runs. It is never freed, because a thread may be parked in that code.
 #[derive(Debug)]
@@ -26,6 +27,9 @@ pub struct Suspect {
     pub generation: u64,
     /// The file that the code was loaded from.
     pub copy: PathBuf,
+    /// Since when.
+    pub since: Instant,
+    calls: AtomicU64,
     crashed: AtomicBool,
 }
 
@@ -88,8 +92,18 @@ const SIGNALS: [c_int; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SI
 impl Suspect {
     /// For a build that is about to serve. It is leaked.
     pub fn new(module: &str, generation: u64, copy: PathBuf) -> &'static Suspect {
-        let crashed = AtomicBool::new(false);
-        Box::leak(Box::new(Suspect { module: module.to_owned(), generation, copy, crashed }))
+        let (module, since, calls) = (module.to_owned(), Instant::now(), AtomicU64::new(0));
+        Box::leak(Box::new(Suspect { module, generation, copy, since, calls, crashed: AtomicBool::new(false) }))
+    }
+
+    /// Counts a call. Of several at the same moment some may be missed, which costs less than an exact count.
+    pub fn count_call(&self) {
+        self.calls.store(self.calls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// How many calls were counted.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// Whether a thread has crashed in its code, so that nobody knows any more what state it is in.

@@ -199,6 +199,58 @@ fn a_server_that_stops_does_not_wait_for_a_module_that_has_crashed() {
     assert!(fixture.server.stop().success());
 }
 
+/// A module of which every call crashes, or none.
+fn build(site: &Site, crashes: bool) {
+    let body = if crashes { "*(volatile int *)16 = 1;" } else { "" };
+    let source = format!(
+        r#"#include "host.h"
+        HOST_EXPORT host_body *application(host_env *env, host_start_response *start_response) {{
+            {body}
+            start_response->call(start_response, HOST_STR("200 OK"), NULL, 0, NULL);
+            return env->bytes(env, HOST_STR("answered\n"));
+        }}"#
+    );
+    let source = site.write("sources/module.c", source);
+    cc(&source, &site.path("module.so"), &[]);
+    std::fs::rename(site.path("module.so"), site.path("handlers/module.so")).expect("it is in the same folder");
+}
+
+#[test]
+fn a_build_that_always_crashes_is_taken_out_of_service_until_a_new_one_comes() {
+    let site = Site::new();
+    build(&site, true);
+    let server = site.start(&[]);
+    let refused = eventually("it is refused", PATIENCE, || {
+        let response = server.get("/module.so");
+        (response.status != 500).then_some(response)
+    });
+    assert_eq!((refused.status, refused.field("Retry-After")), (503, Some("1")));
+    server.wait_for_log("refused module: handlers/module.so: 5 of its last 5 calls crashed", PATIENCE);
+    let mark = server.mark();
+    build(&site, false);
+    server.wait_for_log_since(mark, "loaded module generation 2", PATIENCE);
+    assert_eq!(server.get("/module.so").text(), "answered\n");
+}
+
+#[test]
+fn a_build_that_always_crashes_gives_way_to_the_one_before() {
+    let site = Site::new();
+    build(&site, false);
+    let server = site.start(&[]);
+    assert_eq!(server.get("/module.so").text(), "answered\n");
+    build(&site, true);
+    server.wait_for_log("reloaded module generation 2", PATIENCE);
+    eventually("the build before answers again", PATIENCE, || {
+        let response = server.get("/module.so");
+        assert!(matches!(response.status, 200 | 500), "{}", response.head);
+        (response.status == 200).then_some(())
+    });
+    server.wait_for_log("kept module generation 1: handlers/module.so: 5 of its last 5 calls crashed", PATIENCE);
+    for _ in 0..20 {
+        assert_eq!(server.get("/module.so").text(), "answered\n");
+    }
+}
+
 /// Crashes of all kinds, one after the other from each of several clients, without a pause.
 #[test]
 fn a_storm_of_crashes_costs_nobody_else_and_leaves_nothing_behind() {
