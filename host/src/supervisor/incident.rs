@@ -1,14 +1,56 @@
 //! Incidents in words: where in the module's source it happened.
 //!
-//! This is done here, and not in the worker: it reads whole files, and a worker in which a module has crashed begins nothing.
+//! This is done in the supervisor, because a worker in which a module has crashed begins nothing; and on a thread of its own,
+//! because it reads whole files while a replacement is to be led to its service.
 
 use crate::server::Incident;
 use addr2line::gimli::{DwarfSections, EndianSlice, RunTimeEndian, SectionId};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// Logs crashes, one after the other. Dropping it waits for the last line.
+pub(super) struct Reporter {
+    incidents: Option<mpsc::Sender<(Incident, u32)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reporter {
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub(super) fn start() -> std::io::Result<Reporter> {
+        let (incidents, to_report) = mpsc::channel();
+        let report = move || {
+            for (incident, pid) in to_report {
+                tracing::error!("{} (worker {pid})", describe(&incident));
+            }
+        };
+        let thread = std::thread::Builder::new().name("incidents".to_owned()).spawn(report)?;
+        Ok(Reporter { incidents: Some(incidents), thread: Some(thread) })
+    }
+
+    /// Has a crash in the worker with this process id logged.
+    pub(super) fn report(&self, incident: Incident, pid: u32) {
+        if let Some(incidents) = &self.incidents {
+            // The thread ends only with this value.
+            _ = incidents.send((incident, pid));
+        }
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.incidents = None;
+        // It panics nowhere, and if it did, the panic has been logged.
+        _ = self.thread.take().map(JoinHandle::join);
+    }
+}
 
 /// What is logged of a crash: whose it is, what it was, where in the code, and at which request.
-pub(super) fn describe(incident: &Incident) -> String {
+fn describe(incident: &Incident) -> String {
     let Incident { module, generation, what, place, is_exact, request, .. } = incident;
     let relation = if *is_exact { " in" } else { ", called by" };
     let place = match place {

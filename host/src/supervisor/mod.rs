@@ -23,6 +23,7 @@ use crate::sys::socket::{self, Address, SocketFile};
 use anyhow::Context;
 use builds::{Builds, Notice};
 use crew::{Crew, Phase, WorkerId};
+use incident::Reporter;
 use rollout::Modules;
 use runtime::Runtime;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -64,6 +65,7 @@ struct Supervisor {
     announced: bool,
     stopping: bool,
     verdicts: Verdicts,
+    reporter: Reporter,
     _runtime: Runtime,
 }
 
@@ -103,6 +105,7 @@ impl Supervisor {
             announced: false,
             stopping: false,
             verdicts: Verdicts::default(),
+            reporter: Reporter::start().map_err(|error| Failure { exit: Exit::Worker, error: error.into() })?,
             _runtime: runtime,
         };
         if let Err(failure) = supervisor.open() {
@@ -211,9 +214,11 @@ impl Supervisor {
             Report::Failed(reason) => self.crew.failed(id, &reason),
             Report::Crashed(incident) => {
                 let pid = self.crew.taint(id, &self.modules).unwrap_or_default();
-                tracing::error!("{} (worker {pid})", incident::describe(&incident));
-                if let Some(reason) = self.verdicts.note(id, &incident, Instant::now()) {
-                    self.refuse(&incident.module, incident.generation, &reason)?;
+                let verdict = self.verdicts.note(id, &incident, Instant::now());
+                let (module, generation) = (incident.module.clone(), incident.generation);
+                self.reporter.report(incident, pid);
+                if let Some(reason) = verdict {
+                    self.refuse(&module, generation, &reason)?;
                 }
             }
             Report::Handover(state) => self.crew.pass_on(id, state, descriptors),

@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use std::time::Instant;
@@ -364,35 +364,52 @@ impl Fault {
     /// is, if there is one; else the instruction's all the same, unless it is the host's, which reads what modules give.
     pub fn place(&self) -> Option<(Place, Found)> {
         let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-        let own = |place: &Place| place.file == self.suspect.copy;
-        let at = place_in(&maps, self.instruction);
-        if at.as_ref().is_some_and(own) {
-            return at.map(|place| (place, Found::Exactly));
+        let code: Vec<Mapping<'_>> = maps.lines().filter_map(Mapping::of_code).collect();
+        let place_in = |code: &[Mapping<'_>], address| code.iter().find_map(|mapping| mapping.place(address));
+        let own: Vec<_> = code.iter().filter(|mapping| Path::new(mapping.file) == self.suspect.copy).copied().collect();
+        if let Some(place) = place_in(&own, self.instruction) {
+            return Some((place, Found::Exactly));
         }
-        let returned = stack_words(self.stack).into_iter().filter_map(|word| place_in(&maps, word));
         // A return address is behind the call.
-        let called = returned.map(|place| Place { offset: place.offset.saturating_sub(1), ..place }).find(own);
-        let at = at.filter(|place| std::env::current_exe().is_ok_and(|host| place.file != host));
-        called.map(|place| (place, Found::Probably)).or(at.map(|place| (place, Found::Exactly)))
+        let called = stack_words(self.stack).into_iter().find_map(|word| place_in(&own, word.wrapping_sub(1)));
+        if let Some(place) = called {
+            return Some((place, Found::Probably));
+        }
+        let at = place_in(&code, self.instruction)?;
+        std::env::current_exe().is_ok_and(|host| at.file != host).then_some((at, Found::Exactly))
     }
 }
 
-/// The executable mapping that has this address, by the lines of proc_pid_maps(5).
-fn place_in(maps: &str, address: usize) -> Option<Place> {
-    let number = |text: &str| u64::from_str_radix(text, 16).ok();
-    let address = address as u64;
-    maps.lines().find_map(|line| {
-        // address perms offset dev inode pathname, which alone may have spaces.
+/// Code that is mapped from a file.
+#[derive(Clone, Copy)]
+struct Mapping<'a> {
+    start: u64,
+    end: u64,
+    /// Of its start, in the file.
+    offset: u64,
+    file: &'a str,
+}
+
+impl<'a> Mapping<'a> {
+    /// By a line of proc_pid_maps(5); `None` if it is something else.
+    fn of_code(line: &'a str) -> Option<Mapping<'a>> {
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        // address perms offset dev inode pathname, of which the last alone may have spaces.
         let mut words = line.splitn(6, ' ');
         let (start, end) = words.next()?.split_once('-')?;
-        let (start, end) = (number(start)?, number(end)?);
-        if !(start..end).contains(&address) || !words.next()?.contains('x') {
+        if !words.next()?.contains('x') {
             return None;
         }
         let offset = number(words.next()?)?;
         let file = words.last()?.trim_start();
-        file.starts_with('/').then(|| Place { file: file.into(), offset: address - start + offset })
-    })
+        file.starts_with('/').then_some(Mapping { start: number(start)?, end: number(end)?, offset, file })
+    }
+
+    fn place(&self, address: usize) -> Option<Place> {
+        let address = address as u64;
+        let offset = address.checked_sub(self.start)? + self.offset;
+        (address < self.end).then(|| Place { file: self.file.into(), offset })
+    }
 }
 
 /// What lies at the top of the stack of a parked thread, as far as there is memory.
@@ -409,3 +426,32 @@ fn stack_words(stack: usize) -> Vec<usize> {
 
 /// How far up the stack a return address into the module is looked for: past the frames of a C library.
 const STACK_WORDS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_of_code_are_read_and_others_are_not() {
+        let line = "7f00-8f00 r-xp 00001000 08:01 1234                       /a folder/of x.so";
+        let mapping = Mapping::of_code(line).expect("it is code");
+        let at = |address| mapping.place(address).map(|place| (place.file.display().to_string(), place.offset));
+        assert_eq!(at(0x7f10), Some(("/a folder/of x.so".to_owned(), 0x1010)));
+        assert_eq!((at(0x7eff), at(0x8f00)), (None, None));
+        for other in ["7f00-8f00 rw-p 00001000 08:01 1234 /x.so", "7f00-8f00 r-xp 00000000 00:00 0 [vdso]", ""] {
+            assert!(Mapping::of_code(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_place_of_this_process_is_found_and_a_bad_stack_is_no_harm() {
+        let copy = std::env::current_exe().unwrap();
+        let suspect = Suspect::new("m", 1, copy.clone());
+        let instruction = stack_words as fn(usize) -> Vec<usize> as usize;
+        let fault = Fault { suspect, kind: Kind::Signal(libc::SIGSEGV), instruction, stack: 16 };
+        let (place, found) = fault.place().expect("the test is code of its own file");
+        assert_eq!((place.file, found), (copy, Found::Exactly));
+        let nowhere = Fault { suspect: Suspect::new("m", 1, "/nowhere".into()), instruction: 16, ..fault };
+        assert_eq!(nowhere.place(), None);
+    }
+}
