@@ -64,7 +64,7 @@ fn workers_that_die_at_the_same_time_are_all_replaced() {
     let after = eventually("there are three workers again", PATIENCE, || {
         Some(workers(&server)).filter(|now| now.len() == 3 && !now.iter().any(|id| before[..2].contains(id)))
     });
-    assert_eq!(after[0], before[2]);
+    assert!(after.contains(&before[2]), "{after:?} {before:?}");
 }
 
 #[test]

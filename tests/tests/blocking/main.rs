@@ -1,7 +1,7 @@
 //! Handlers that take their time: they hold up nobody but their own client, and often not even that one. One loop serves
 //! all of these, so that every other answer is one that it gave while a handler was waiting.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -175,12 +175,21 @@ fn one_that_streams_its_input_waits_for_its_client_alone() {
     }
 }
 
+/// So many, or as many as the system's limit of descriptors lets a server have, which keeps a quarter for other things.
+fn connections(wanted: usize) -> usize {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("a limit up to the hard one");
+    let possible = maximum.map_or(wanted, |maximum| maximum as usize / 4 * 3 - 200);
+    assert!(possible >= 500, "the limit of descriptors leaves no room for a crowd");
+    wanted.min(possible)
+}
+
 #[test]
 fn uploads_that_come_slowly_hold_no_thread() {
-    let fixture = Fixture::start(&[], &[]);
+    let fixture = Fixture::start(&[], &["--limit-connections", "11000"]);
     fixture.assert_others_are_served();
     let before = fixture.threads();
-    let mut uploads: Vec<Client> = (0..500).map(|_| fixture.server.connect()).collect();
+    let mut uploads: Vec<Client> = (0..connections(10_000)).map(|_| fixture.server.connect()).collect();
     for client in &mut uploads {
         let head = b"POST /slow.so/read HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234";
         client.send(head).expect("the connection is open");
