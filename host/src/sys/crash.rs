@@ -120,17 +120,17 @@ pub fn watched<T, H: Heir<T>, R>(
     mut belongings: T,
     work: impl FnOnce(&mut T) -> R,
 ) -> (T, R) {
-    let watch = Watch {
-        suspect,
-        heir: ptr::from_ref(heir).cast(),
-        belongings: (&raw const belongings).cast(),
-        leave: leave::<T, H>,
-    };
+    // All that follows reaches them through this pointer, which the heir is given.
+    let own = &raw mut belongings;
+    let watch =
+        Watch { suspect, heir: ptr::from_ref(heir).cast(), belongings: own.cast_const().cast(), leave: leave::<T, H> };
     let set = |watch: *const Watch| WATCH.with(|cell| cell.store(watch.cast_mut(), Ordering::Relaxed));
     set(&raw const watch);
     // The handler runs on this thread: it is enough that the compiler keeps the order.
     compiler_fence(Ordering::SeqCst);
-    let result = work(&mut belongings);
+    // SAFETY: it points to the value above, which nobody else uses as long as `work` runs; who reads it after a crash does
+    // so in the stead of `work`, which then never runs on.
+    let result = work(unsafe { &mut *own });
     compiler_fence(Ordering::SeqCst);
     set(ptr::null());
     if FORKED.load(Ordering::Relaxed) {
