@@ -2,6 +2,7 @@
 //! all of these, so that every other answer is one that it gave while a handler was waiting.
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -330,6 +331,10 @@ fn a_worker_without_requests_never_wakes_up() {
     assert_eq!(idle.get("/other.so").expect("an answer").status, 200);
 }
 
+/// Requests whose system calls are counted together, and how often that is tried.
+const REQUESTS: usize = 100;
+const ROUNDS_MAX: usize = 50;
+
 #[test]
 fn a_small_request_to_a_handler_takes_one_read_and_one_write() {
     let fixture = Fixture::start(&[], &[]);
@@ -347,28 +352,45 @@ fn a_small_request_to_a_handler_takes_one_read_and_one_write() {
         assert_eq!(client.get("/other.so").expect("an answer").status, 200);
         attached(&trace).then_some(())
     });
-    let start = fs::read_to_string(&trace).expect("a trace").lines().count();
-    const REQUESTS: usize = 200;
-    for _ in 0..REQUESTS {
-        assert_eq!(client.get("/other.so").expect("an answer").status, 200);
-    }
+    // On a machine that has other things to do, a call may be overtaken, and the next few are handed off. So not every
+    // round is one of inline calls; but a system call more for each request would be in all of them.
+    let mut rounds = Vec::new();
+    let one_is_plain = (0..ROUNDS_MAX).any(|_| {
+        let start = fs::read_to_string(&trace).expect("a trace").len();
+        for _ in 0..REQUESTS {
+            assert_eq!(client.get("/other.so").expect("an answer").status, 200);
+        }
+        let calls = calls_of_those_who_serve(&fs::read_to_string(&trace).expect("a trace")[start..]);
+        let of = |name: &str| calls.get(name).copied().unwrap_or(0);
+        // The trace may begin and end within a request.
+        let about = |count: usize| (REQUESTS - 2..=REQUESTS + 2).contains(&count);
+        // Waking the monitor is not the request's: it does not grow with the rate of requests.
+        let plain = ["recvfrom", "sendto", "epoll_wait", "epoll_pwait", "epoll_pwait2", "futex"];
+        let is_plain = about(of("recvfrom"))
+            && about(of("sendto"))
+            && of("futex") < REQUESTS / 10
+            && calls.keys().all(|call| plain.contains(&call.as_str()));
+        rounds.push(calls);
+        is_plain
+    });
     kill_process(Pid::from_child(&strace), Signal::INT).expect("it runs");
     strace.wait().expect("it ends");
-    let text = fs::read_to_string(&trace).expect("a trace");
-    let calls = text.lines().skip(start).filter(|line| !line.contains("resumed")).filter_map(|line| {
+    assert!(one_is_plain, "{rounds:?}");
+}
+
+/// How often which system call was made, by an excerpt from strace's output. Only threads count that receive: others wait
+/// for what may never come, which strace writes down when it finds them.
+fn calls_of_those_who_serve(trace: &str) -> BTreeMap<String, usize> {
+    let calls = trace.lines().filter(|line| !line.contains("resumed")).filter_map(|line| {
         let (thread, call) = line.split_once(' ')?;
         call.trim_start().split_once('(').map(|(name, _)| (thread, name))
     });
     let calls: Vec<_> = calls.collect();
-    // Others wait for what may never come, which strace writes down when it finds them and when it leaves them.
     let serves = |of: &str| calls.iter().any(|(thread, name)| *thread == of && *name == "recvfrom");
-    let mut counts = std::collections::BTreeMap::new();
-    calls.iter().filter(|(thread, _)| serves(thread)).for_each(|(_, name)| *counts.entry(*name).or_insert(0) += 1);
-    let of = |name: &str| counts.get(name).copied().unwrap_or(0);
-    // The trace may begin and end within a request.
-    let about = |count: usize| (REQUESTS - 2..=REQUESTS + 2).contains(&count);
-    assert!(about(of("recvfrom")) && about(of("sendto")), "{counts:?}");
-    // Waking the monitor is not the request's: it does not grow with the rate of requests.
-    let others = ["recvfrom", "sendto", "epoll_wait", "epoll_pwait", "epoll_pwait2", "futex"];
-    assert!(counts.keys().all(|call| others.contains(call)), "{counts:?}");
+    let mut counts = BTreeMap::new();
+    calls
+        .iter()
+        .filter(|(thread, _)| serves(thread))
+        .for_each(|(_, name)| *counts.entry((*name).to_owned()).or_insert(0) += 1);
+    counts
 }
