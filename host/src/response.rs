@@ -128,6 +128,13 @@ impl Response {
         Response::text(code, format!("{code} {}: {reason}\n", Status::new(code).reason))
     }
 
+    /// 503 for what may be well in a moment: who asks again then is welcome (RFC 9110 §10.2.3).
+    pub fn unavailable(reason: &str) -> Response {
+        let mut response = Response::error(503, reason);
+        response.fields.append(b"Retry-After", b"1");
+        response
+    }
+
     /// A redirection to `location`, a URI reference (RFC 9110 §10.2.2). What cannot stand in a field is percent-encoded.
     pub fn redirect(code: u16, location: &str) -> Response {
         let location: Cow<'_, str> = percent_encoding::utf8_percent_encode(location, percent_encoding::CONTROLS).into();

@@ -132,10 +132,7 @@ impl Router {
 
 /// The response for a module that has no sound build.
 fn no_sound_build(module: &str) -> Response {
-    let mut response = Response::error(503, &format!("{module} has no sound build; the server's log says why"));
-    // The name and the value are well-formed, so this cannot fail.
-    _ = response.fields.push(b"Retry-After", b"1");
-    response
+    Response::unavailable(&format!("{module} has no sound build; the server's log says why"))
 }
 
 /// The module and the length of the path that leads to it, if a segment ends in `.so`; without a module if that cannot

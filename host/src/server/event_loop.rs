@@ -170,10 +170,7 @@ impl EventLoop {
     pub(super) fn no_room(&mut self, task: Task) {
         match task {
             Task::Connection(id, mut connection, Call { work: Work::Application(_), .. }) => {
-                let mut response = Response::error(503, "too many calls are under way");
-                // The name and the value are well-formed, so this cannot fail.
-                _ = response.fields.push(b"Retry-After", b"1");
-                connection.answer_with_this(response);
+                connection.answer_with_this(Response::unavailable("too many calls are under way"));
                 self.come_back(id, connection);
             }
             // What has begun has to be brought to its end.

@@ -77,10 +77,7 @@ impl Connection {
     fn wait_for_another_worker(&mut self, ticket: Ticket, situation: &mut Situation<'_>) -> Option<Step> {
         self.space.doors = Default::default();
         if situation.mode == Mode::Stopping {
-            let mut response = Response::error(503, "the handler has crashed, and the server stops");
-            // The name and the value are well-formed, so this cannot fail.
-            _ = response.fields.push(b"Retry-After", b"1");
-            self.respond(response, situation);
+            self.respond(Response::unavailable("the handler has crashed, and the server stops"), situation);
             return None;
         }
         self.space.stage = Stage::Queued(ticket);

@@ -131,6 +131,7 @@ pub(super) struct Situation<'a> {
     /// The door for calls that keep a processor busy.
     pub(super) processors: &'a Arc<Serial>,
     pub(super) mode: Mode,
+    /// `Date` and `Server`, as they are now.
     pub(super) signature: &'a Signature,
     /// The client has sent its last byte.
     pub(super) ended: bool,
