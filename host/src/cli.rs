@@ -247,6 +247,12 @@ struct TimeoutOptions {
     /// Without a client taking a byte
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::duration)]
     timeout_write: Duration,
+    /// Of a handler without progress
+    #[arg(long, value_name = "TIME", default_value = "300s", value_parser = values::duration)]
+    timeout_handler: Duration,
+    /// The same, on a processor
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::duration)]
+    timeout_cpu: Duration,
     /// For requests under way at the end
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::duration)]
     timeout_stop: Duration,
@@ -291,6 +297,8 @@ impl Cli {
                 body: timeout.timeout_body,
                 idle: timeout.timeout_idle,
                 write: timeout.timeout_write,
+                handler: timeout.timeout_handler,
+                cpu: timeout.timeout_cpu,
                 stop: timeout.timeout_stop,
             },
             reload: !running.no_reload,

@@ -124,6 +124,10 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Without the client taking a byte of a response.
     pub write: Duration,
+    /// Of a handler's call without progress.
+    pub handler: Duration,
+    /// The same, on a processor.
+    pub cpu: Duration,
     /// For requests in flight when the server or a worker stops.
     pub stop: Duration,
 }
@@ -136,6 +140,8 @@ impl Default for Timeouts {
             body: Duration::from_secs(20),
             idle: Duration::from_secs(60),
             write: Duration::from_secs(30),
+            handler: Duration::from_secs(300),
+            cpu: Duration::from_secs(30),
             stop: Duration::from_secs(30),
         }
     }

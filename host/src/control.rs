@@ -14,7 +14,8 @@ use std::path::PathBuf;
 /// What a supervisor tells a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// The first order. With it come the listening sockets, in the order of `listeners`.
+    /// The first order. With it come the listening sockets, in the order of `listeners`, and behind them the memory of
+    /// the flight recorder.
     Start {
         /// The checked configuration.
         config: Box<Config>,

@@ -7,6 +7,7 @@
 use host::cli::{self, Invocation};
 use host::exit::Exit;
 use host::sys::crash;
+use libc::sigset_t;
 use std::ffi::{OsStr, c_int, c_void};
 use std::process::ExitCode;
 
@@ -27,6 +28,28 @@ extern "C" fn exit(status: c_int) -> ! {
 unsafe extern "C" fn pthread_exit(value: *mut c_void) -> ! {
     // SAFETY: the caller's promise is that of this function, too.
     unsafe { crash::exit_thread(value) }
+}
+
+/// pthread_sigmask(3), as modules find it: a thread that has blocked the signals of its own faults dies of them with the
+/// whole process.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int {
+    // SAFETY: the caller's promise is that of this function, too.
+    match unsafe { crash::set_mask(how, set, old) } {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error(),
+    }
+}
+
+/// sigprocmask(2), likewise.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sigprocmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int {
+    // SAFETY: the caller's promise is that of this function, too.
+    match unsafe { crash::set_mask(how, set, old) } {
+        Ok(()) => 0,
+        // rt_sigprocmask(2) has left it in errno.
+        Err(_) => -1,
+    }
 }
 
 fn main() -> ExitCode {

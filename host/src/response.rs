@@ -8,6 +8,7 @@ use crate::http;
 use crate::pace::Pace;
 use crate::serial::Serial;
 use crate::sys::crash::Suspect;
+use crate::sys::recorder::Slot;
 use std::borrow::Cow;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -67,6 +68,9 @@ pub trait Stream: Send {
 
     /// Whose code they are.
     fn suspect(&self) -> &'static Suspect;
+
+    /// Writes down for which request they are.
+    fn note_request(&mut self, slot: &Slot);
 
     /// The first chunk, if it is known already; it comes before those of `next`.
     fn first(&mut self) -> Option<Vec<u8>>;

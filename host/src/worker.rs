@@ -14,6 +14,7 @@ use crate::site::Site;
 use crate::sys::channel::Channel;
 use crate::sys::crash;
 use crate::sys::process;
+use crate::sys::recorder;
 use crate::sys::socket::Address;
 use anyhow::{Context, bail};
 use std::os::fd::OwnedFd;
@@ -41,9 +42,11 @@ fn take_orders() -> anyhow::Result<()> {
     // Before any code of a module runs.
     crash::contain().context("cannot catch faults")?;
     let channel = Channel::from_fd(process::take_stdin().context("the supervisor's channel is not standard input")?);
-    let Some((Order::Start { config, listeners, spool }, sockets)) = control::receive(&channel)? else {
+    let Some((Order::Start { config, listeners, spool }, mut sockets)) = control::receive(&channel)? else {
         bail!("the supervisor did not begin with Start");
     };
+    recorder::install(sockets.pop().context("the supervisor gave no flight recorder")?)
+        .context("cannot map the flight recorder")?;
     log::start(config.log_format, Role::Worker)?;
     let worker = Worker::new(Arc::new(*config), &channel)?;
     let site = worker.config.html.as_deref().map(Site::open).transpose()?;

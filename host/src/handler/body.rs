@@ -2,6 +2,7 @@
 
 use super::foreign::Foreign;
 use crate::response::Chunk;
+use crate::sys::crash::{self, CalledBack};
 use abi::ffi::{self, host_body, host_str};
 use std::fs::File;
 use std::mem::{offset_of, size_of};
@@ -78,6 +79,7 @@ impl HostBody {
 
 /// For a module that iterates over a host's body itself, as a middleware does.
 unsafe extern "C" fn next_of_host_body(body: *mut host_body, chunk: *mut host_str) -> i32 {
+    let _host = CalledBack::begin();
     if body.is_null() || chunk.is_null() {
         return ffi::HOST_INVALID;
     }
@@ -141,7 +143,7 @@ impl ModuleBody {
         let Some(next) = next.flatten() else { return Chunk::Failed };
         let mut chunk = host_str { ptr: ptr::null(), len: 0 };
         // SAFETY: the module's function gets its own body and room for one chunk.
-        match unsafe { next(self.at, &mut chunk) } {
+        match crash::foreign(|| unsafe { next(self.at, &mut chunk) }) {
             0 => Chunk::End,
             1 if chunk.len == 0 => Chunk::Data(&[]),
             1 if !chunk.ptr.is_null() && isize::try_from(chunk.len).is_ok() => {
@@ -161,7 +163,7 @@ impl ModuleBody {
         let close: Option<Option<Close>> = unsafe { self.fields.field(offset_of!(host_body, close)) };
         if let Some(close) = close.flatten() {
             // SAFETY: the module's function gets its own body, and no call uses it afterwards.
-            unsafe { close(self.at) };
+            crash::foreign(|| unsafe { close(self.at) });
         }
     }
 }

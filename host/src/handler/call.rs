@@ -9,6 +9,7 @@ use crate::request::Request;
 use crate::response::{Body, Chunk, Fields, Response, Status, Stream, Wire};
 use crate::serial::Serial;
 use crate::sys::crash::Suspect;
+use crate::sys::recorder::Slot;
 use std::sync::Arc;
 
 /// The application, of one build, that is to answer a request.
@@ -234,6 +235,12 @@ impl Stream for ModuleStream {
 
     fn suspect(&self) -> &'static Suspect {
         self.suspect
+    }
+
+    fn note_request(&mut self, slot: &Slot) {
+        if let Some(request) = &self.held.state().request {
+            slot.note(request.head.method(), request.head.target());
+        }
     }
 
     fn first(&mut self) -> Option<Vec<u8>> {

@@ -14,6 +14,7 @@ use super::foreign::Foreign;
 use super::generation::{Generation, no_extension};
 use crate::request::Request;
 use crate::response::{FieldError, Fields, Status, Wire, WireError};
+use crate::sys::crash::{self, CalledBack};
 use abi::ffi::*;
 use rustix::fs::OFlags;
 use std::cell::Cell;
@@ -116,7 +117,7 @@ impl Held {
         let start_response = unsafe { &raw mut (*exchange).objects.start_response };
         // SAFETY: the function has the ABI's type, both objects live until the exchange ends, and this holder is in the
         // only call of this request.
-        let body = unsafe { application(exchange.cast(), start_response) };
+        let body = crash::foreign(|| unsafe { application(exchange.cast(), start_response) });
         self.state().during = During::None;
         body
     }
@@ -472,6 +473,7 @@ unsafe fn state_of<'a, T>(object: *mut T, offset: usize) -> Option<&'a mut State
 }
 
 unsafe extern "C" fn get(env: *mut host_env, key: host_str) -> host_str {
+    let _host = CalledBack::begin();
     // SAFETY: the module calls within the current call of this request, one at a time.
     let Some(state) = (unsafe { state_of(env, ENV) }) else { return ABSENT };
     // SAFETY: the module gives a readable string.
@@ -484,6 +486,7 @@ unsafe extern "C" fn get(env: *mut host_env, key: host_str) -> host_str {
 unsafe extern "C" fn each(env: *mut host_env, visit: Option<host_visit>, context: *mut c_void) -> i32 {
     let Some(visit) = visit else { return HOST_INVALID };
     let all = {
+        let _host = CalledBack::begin();
         // SAFETY: the module calls within the current call of this request, one at a time.
         let Some(state) = (unsafe { state_of(env, ENV) }) else { return HOST_STATE };
         let (Some(request), Some(generation)) = (&state.request, &state.generation) else { return HOST_STATE };
@@ -502,11 +505,13 @@ unsafe extern "C" fn each(env: *mut host_env, visit: Option<host_visit>, context
 }
 
 unsafe extern "C" fn read(env: *mut host_env, buffer: *mut c_void, len: usize) -> i64 {
+    let _host = CalledBack::begin();
     // SAFETY: the contract of `read` is that of `read_into`.
     unsafe { read_into(env, buffer, len, false) }
 }
 
 unsafe extern "C" fn readline(env: *mut host_env, buffer: *mut c_void, len: usize) -> i64 {
+    let _host = CalledBack::begin();
     // SAFETY: the contract of `readline` is that of `read_into`.
     unsafe { read_into(env, buffer, len, true) }
 }
@@ -529,6 +534,7 @@ unsafe fn read_into(env: *mut host_env, buffer: *mut c_void, len: usize, line: b
 }
 
 unsafe extern "C" fn errors(env: *mut host_env, text: host_str) {
+    let _host = CalledBack::begin();
     // SAFETY: the module calls within the current call of this request, one at a time.
     let Some(state) = (unsafe { state_of(env, ENV) }) else { return };
     // SAFETY: the module gives a readable string.
@@ -548,12 +554,14 @@ fn visible(text: &[u8]) -> String {
 }
 
 unsafe extern "C" fn alloc(env: *mut host_env, size: usize) -> *mut c_void {
+    let _host = CalledBack::begin();
     // SAFETY: the module calls within the current call of this request, one at a time.
     let Some(state) = (unsafe { state_of(env, ENV) }) else { return ptr::null_mut() };
     state.arena.allocate(size).map_or(ptr::null_mut(), |at| at.as_ptr().cast())
 }
 
 unsafe extern "C" fn bytes(env: *mut host_env, chunk: host_str) -> *mut host_body {
+    let _host = CalledBack::begin();
     // SAFETY: the module calls within the current call of this request, one at a time.
     let Some(state) = (unsafe { state_of(env, ENV) }) else { return ptr::null_mut() };
     // SAFETY: the module gives a readable string.
@@ -570,6 +578,7 @@ unsafe extern "C" fn bytes(env: *mut host_env, chunk: host_str) -> *mut host_bod
 }
 
 unsafe extern "C" fn file(env: *mut host_env, fd: i32, offset: u64, len: u64) -> *mut host_body {
+    let _host = CalledBack::begin();
     // SAFETY: the module calls within the current call of this request, one at a time.
     let Some(state) = (unsafe { state_of(env, ENV) }) else { return ptr::null_mut() };
     if fd < 0 {
@@ -619,6 +628,7 @@ unsafe extern "C" fn start_response(
     count: usize,
     exc_info: *const host_exc_info,
 ) -> *mut host_writer {
+    let _host = CalledBack::begin();
     // SAFETY: the module calls within the current call of this request, one at a time.
     let Some(state) = (unsafe { state_of(object, START_RESPONSE) }) else { return ptr::null_mut() };
     // SAFETY: the module gives readable arguments that live until this call returns.
@@ -668,6 +678,7 @@ unsafe fn start_with(
 }
 
 unsafe extern "C" fn write(object: *mut host_writer, data: host_str) -> i32 {
+    let _host = CalledBack::begin();
     // SAFETY: the module calls within the current call of this request, one at a time.
     let Some(state) = (unsafe { state_of(object, WRITER) }) else { return HOST_STATE };
     // SAFETY: the module gives a readable string.

@@ -10,6 +10,7 @@ use crate::response::{Body, Chunk, Stream};
 use crate::route::{self, Ticket};
 use crate::serial::Permit;
 use crate::sys::crash::Suspect;
+use crate::sys::recorder::Slot;
 use std::mem;
 
 /// A call that is to be made.
@@ -94,8 +95,8 @@ impl Work {
 fn answer(own: &mut Belongings<'_>, ticket: Ticket, origin: Origin<'_>) -> Option<Box<Epilogue>> {
     let connection = own.connection.as_mut()?;
     let request = connection.space.request.take()?;
-    ticket.suspect().count_call();
-    own.desk.note(request.head.method(), request.head.target());
+    ticket.suspect().record().count_call();
+    own.desk.slot.get().note(request.head.method(), request.head.target());
     let answer = route::answer(ticket, request, &mut ConnectionWire::new(&mut own.connection, origin));
     let Some(connection) = &mut own.connection else {
         // The client has its whole response: what else was made is for nobody, but is closed all the same.
@@ -114,9 +115,10 @@ fn answer(own: &mut Belongings<'_>, ticket: Ticket, origin: Origin<'_>) -> Optio
 }
 
 fn next(own: &mut Belongings<'_>, origin: Origin<'_>) -> Option<Box<Epilogue>> {
-    own.desk.note("", "");
+    let slot = own.desk.slot.get();
     let mut wire = ConnectionWire::new(&mut own.connection, origin);
     let mut stream = wire.take_stream()?;
+    stream.note_request(slot);
     let chunk = stream.next(&mut wire);
     let output = &mut own.connection.as_mut()?.space.output;
     let exhausted = match chunk {
@@ -158,7 +160,8 @@ impl Epilogue {
     }
 
     /// Lets the body come to its own end, and closes it.
-    pub(super) fn perform(mut self, shared: &Shared) {
+    pub(super) fn perform(mut self, slot: &Slot, shared: &Shared) {
+        self.stream.note_request(slot);
         while !self.exhausted {
             self.exhausted = match self.stream.next(&mut NoWire) {
                 Chunk::Data([]) => false,

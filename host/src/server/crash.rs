@@ -7,8 +7,9 @@ use super::call::Permits;
 use super::connection::Connection;
 use super::slots::SlotId;
 use super::{Letter, Shared};
-use crate::sys::crash::{Fault, Found, Kind};
+use crate::sys::crash::{Fault, Found, Kind, Limit};
 use crate::sys::inbox::Blank;
+use crate::sys::recorder::{self, Occupied, Slot};
 use crate::sys::roster::Order;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -17,10 +18,10 @@ use std::time::Duration;
 
 /// What a thread has beside it while it calls.
 pub(super) struct Desk {
+    /// Where it writes down what it calls.
+    pub(super) slot: Occupied,
     /// For the one letter that can be sent from a signal handler.
     blank: Option<Blank<Letter>>,
-    /// What the call answers: `GET /path`. Empty if it makes more of a response.
-    request: String,
 }
 
 /// What belongs to a call.
@@ -40,7 +41,7 @@ pub(super) struct Crash {
     pub(super) fault: Fault,
     pub(super) id: Option<SlotId>,
     pub(super) connection: Option<Connection>,
-    request: String,
+    slot: &'static Slot,
     /// Dropping them lets others in.
     _permits: Permits,
 }
@@ -58,30 +59,20 @@ pub struct Incident {
     pub place: Option<(PathBuf, u64)>,
     /// Whether it happened there, or in something that was called from there.
     pub is_exact: bool,
-    /// `GET /path`, or empty if the call was to make more of a response that had begun.
+    /// `GET /path`; empty if it is not known.
     pub request: String,
     /// How often the build's applications have been called in this process, about.
     pub calls: u64,
     /// For how long it has been loaded there.
     pub age: Duration,
+    /// The time limit that the call had exceeded, if it did not crash.
+    pub limit: Option<Limit>,
 }
 
 impl Desk {
-    pub(super) fn new() -> Desk {
-        Desk { blank: Some(Blank::default()), request: String::with_capacity(REQUEST_BYTES_MAX) }
-    }
-
-    /// Notes what the next call is for; of a long target only the beginning.
-    pub(super) fn note(&mut self, method: &str, target: &str) {
-        self.request.clear();
-        if method.is_empty() {
-            return;
-        }
-        let room = REQUEST_BYTES_MAX - METHOD_BYTES_MAX - 1;
-        self.request.push_str(&method[..method.len().min(METHOD_BYTES_MAX)]);
-        self.request.push(' ');
-        // Targets are ASCII.
-        self.request.push_str(&target[..target.len().min(room)]);
+    /// For the thread that has this place on the roster.
+    pub(super) fn new(place: usize) -> Desk {
+        Desk { slot: Occupied::new(place), blank: Some(Blank::default()) }
     }
 }
 
@@ -89,8 +80,7 @@ impl Belongings<'_> {
     /// Leaves all of it to the loop. It neither allocates nor frees: it may run in a signal handler.
     pub(super) fn leave(self, shared: &Shared, fault: Fault) {
         let Belongings { desk, loop_index, order: _, id, connection, permits } = self;
-        let request = std::mem::take(&mut desk.request);
-        let crash = Crash { fault, id, connection, request, _permits: permits };
+        let crash = Crash { fault, id, connection, slot: desk.slot.get(), _permits: permits };
         if let Some(blank) = desk.blank.take() {
             shared.post_on(loop_index, blank, Letter::Crashed(crash));
         }
@@ -99,7 +89,7 @@ impl Belongings<'_> {
 
 impl Crash {
     /// What is told of it. It reads the memory map of the process.
-    pub(super) fn incident(&mut self) -> Incident {
+    pub(super) fn incident(&self) -> Incident {
         let Fault { suspect, kind, .. } = self.fault;
         let place = self.fault.place();
         Incident {
@@ -108,9 +98,31 @@ impl Crash {
             what: Told(kind).to_string(),
             is_exact: place.as_ref().is_some_and(|(_, found)| *found == Found::Exactly),
             place: place.map(|(place, _)| (place.file, place.offset)),
-            request: std::mem::take(&mut self.request),
-            calls: suspect.calls(),
+            request: self.slot.request(),
+            calls: suspect.record().calls(),
             age: suspect.since.elapsed(),
+            limit: match kind {
+                Kind::Overdue(limit) => Some(limit),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl Incident {
+    /// Of a call that is overdue, and whose thread does not let itself be interrupted.
+    pub(super) fn of_stuck(slot: &Slot) -> Incident {
+        let (module, generation) = recorder::build_of(slot);
+        Incident {
+            module,
+            generation,
+            what: "a thread that cannot be interrupted".to_owned(),
+            place: None,
+            is_exact: false,
+            request: String::new(),
+            calls: 0,
+            age: Duration::ZERO,
+            limit: Some(Limit::Handler),
         }
     }
 }
@@ -126,12 +138,8 @@ impl fmt::Display for Told {
             },
             Kind::Exit(status) => write!(f, "a call of exit({status})"),
             Kind::ThreadExit => f.write_str("a call of pthread_exit"),
+            Kind::Overdue(Limit::Handler) => f.write_str("no progress within --timeout-handler"),
+            Kind::Overdue(Limit::Processor) => f.write_str("more time on a processor than --timeout-cpu"),
         }
     }
 }
-
-/// What is told of a request at most.
-const REQUEST_BYTES_MAX: usize = 1024;
-
-/// The longest method that the parser takes.
-const METHOD_BYTES_MAX: usize = 32;

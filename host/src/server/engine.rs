@@ -4,22 +4,25 @@
 //! a follower take the loop over; the thread that comes back late sends its connection to the loop by letter and becomes
 //! a follower. Where a call is known to take long, the leader passes the loop on before it.
 
-use super::Shared;
 use super::call::{Call, Origin, Outcome, Permits};
-use super::crash::{Belongings, Desk};
+use super::crash::{Belongings, Desk, Incident};
 use super::delay::{self, Point};
 use super::event_loop::{Calling, EventLoop, Turn};
+use super::overdue::Overdue;
 use super::slots::SlotId;
 use super::task::Task;
+use super::{Notice, Shared};
+use crate::config::Config;
 use crate::pace::Way;
 use crate::sys::clock::{self, ThreadUse};
-use crate::sys::crash::{self, Fault, Heir, SignalStack};
+use crate::sys::crash::{self, Fault, Heir, SignalStack, Suspect};
+use crate::sys::recorder::{self, Slot};
 use crate::sys::roster::{Order, Roster};
 use crate::sys::sleeper::Sleeper;
 use crate::sys::token::{InCall, Lead, Token};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering, fence};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,7 +33,14 @@ pub(super) struct Engine {
     followers: Roster,
     /// Followers that are kept ready.
     ready_min: usize,
+    /// All places that have been taken come before this one.
+    places: AtomicUsize,
     monitor: Sleeper,
+    /// Makes threads once a module has crashed here.
+    hirer: Sleeper,
+    wanted: AtomicBool,
+    /// A thread has been parked in a module's code, and may hold a lock that making a thread needs.
+    tainted: AtomicBool,
     /// Calls that run beside the loops, each on a thread of its own.
     beside: AtomicIsize,
     /// How many of them there may be. Each loop may come to one more at any time.
@@ -53,15 +63,17 @@ impl Engine {
     /// The system has no more threads.
     pub(super) fn start(shared: Arc<Shared>, loops: Vec<EventLoop>) -> io::Result<()> {
         let count = loops.len();
-        let beside_max = shared.settings.config.limits.threads_max.saturating_sub(count).max(1);
-        let ready_min = count + 1;
+        let (beside_max, ready_min) = (beside_max(&shared.settings.config), ready_min(count));
         let engine = Arc::new(Engine {
+            followers: Roster::new(threads_max(&shared.settings.config)),
             shared,
             loops: loops.into_iter().map(Token::new).collect(),
-            // So that there always is a follower for each loop, as long as the calls keep to their limit.
-            followers: Roster::new(beside_max + 2 * count + ready_min),
             ready_min,
+            places: AtomicUsize::new(0),
             monitor: Sleeper::new(),
+            hirer: Sleeper::new(),
+            wanted: AtomicBool::new(false),
+            tainted: AtomicBool::new(false),
             beside: AtomicIsize::new(0),
             beside_max: isize::try_from(beside_max).unwrap_or(isize::MAX),
             complained: AtomicBool::new(false),
@@ -73,6 +85,8 @@ impl Engine {
         for _ in 0..ready_min {
             engine.hire(None)?;
         }
+        let hirer = Arc::clone(&engine);
+        thread::Builder::new().name("hirer".to_owned()).spawn(move || hirer.hire_on_demand())?;
         thread::Builder::new().name("monitor".to_owned()).spawn(move || engine.watch())?;
         Ok(())
     }
@@ -89,7 +103,8 @@ impl Engine {
         let Some(mut place) = self.followers.enlist() else { return };
         // Without one it works as well, but dies with the process when a handler uses up its stack.
         let _signal_stack = SignalStack::new();
-        let mut desk = Desk::new();
+        let mut desk = Desk::new(place.index());
+        self.places.fetch_max(place.index() + 1, Ordering::Relaxed);
         let mut order = first;
         loop {
             if let Some(Order { loop_index, seen }) = order.take() {
@@ -124,20 +139,34 @@ impl Engine {
                 lead.no_room(task);
                 continue;
             }
+            let Some(suspect) = task.suspect() else {
+                let (id, outcome) = task.skip();
+                lead.returned(id, outcome);
+                continue;
+            };
+            // Before the token says that a call is under way: who sees that sees this.
+            desk.slot.get().begin(suspect.record());
             let passed_on = task.way() != Way::Inline;
             lead.calling = Some(Calling { pace: task.pace(), passed_on });
             if passed_on {
-                let Some(again) = self.pass_on(lead, index) else { return self.call_beside(task, index, desk) };
+                let Some(again) = self.pass_on(lead, index) else {
+                    return self.call_beside(task, suspect, index, desk);
+                };
                 lead = again;
+                desk.slot.get().end();
                 lead.calling = None;
-                lead.no_room(task);
+                if self.tainted.load(Ordering::Relaxed) {
+                    lead.wait_for_another_worker(task)
+                } else {
+                    lead.no_room(task)
+                }
                 continue;
             }
             let ((id, outcome), back) = lead.call(|seen| {
                 delay::at(Point::CallBegun);
                 self.monitor.rouse();
                 let order = Order { loop_index: index as u32, seen };
-                let outcome = self.perform(task, index, Some(order), desk);
+                let outcome = self.perform(task, suspect, index, Some(order), desk);
                 delay::at(Point::CallOver);
                 outcome
             });
@@ -145,9 +174,7 @@ impl Engine {
                 Some(again) => {
                     lead = again;
                     lead.calling = None;
-                    if let Some(id) = id {
-                        lead.returned(id, outcome);
-                    }
+                    lead.returned(id, outcome);
                 }
                 None => return self.come_late(id, outcome, index, desk),
             }
@@ -165,7 +192,11 @@ impl Engine {
         if self.followers.dispatch(order) {
             return None;
         }
-        self.complain(&self.hire(Some(order)).err()?);
+        if self.tainted.load(Ordering::Relaxed) {
+            self.hire_later();
+        } else {
+            self.complain(&self.hire(Some(order)).err()?);
+        }
         // Unless the monitor has found somebody meanwhile.
         let again = token.steal(order.seen)?;
         self.beside.fetch_sub(1, Ordering::Relaxed);
@@ -173,10 +204,10 @@ impl Engine {
     }
 
     /// Makes a call while another thread leads the loop, and notes how long it takes.
-    fn call_beside(&self, task: Task, index: usize, desk: &mut Desk) {
+    fn call_beside(&self, task: Task, suspect: &'static Suspect, index: usize, desk: &mut Desk) {
         let pace = task.pace();
         let (start, before) = (Instant::now(), ThreadUse::now());
-        let (id, outcome) = self.perform(task, index, None, desk);
+        let (id, outcome) = self.perform(task, suspect, index, None, desk);
         if let Some(pace) = pace {
             let wall = start.elapsed();
             pace.measured(wall, ThreadUse::now().busy_since(before, wall));
@@ -184,24 +215,32 @@ impl Engine {
         self.come_late(id, outcome, index, desk);
     }
 
-    /// Makes a call. `order`: by which its loop can be taken over, if this thread leads it.
-    fn perform(&self, task: Task, index: usize, order: Option<Order>, desk: &mut Desk) -> (Option<SlotId>, Outcome) {
-        let Some(suspect) = task.suspect() else { return task.skip() };
+    /// Makes a call that has begun in the thread's slot. `order`: by which its loop can be taken over, if this thread leads it.
+    fn perform(
+        &self,
+        task: Task,
+        suspect: &'static Suspect,
+        index: usize,
+        order: Option<Order>,
+        desk: &mut Desk,
+    ) -> (Option<SlotId>, Outcome) {
+        let slot = desk.slot.get();
         let own =
             Belongings { desk, loop_index: index, order, id: None, connection: None, permits: Permits::default() };
-        match task {
+        let result = match task {
             Task::Connection(id, connection, Call { work, permits, .. }) => {
                 let own = Belongings { id: Some(id), connection: Some(connection), permits, ..own };
                 let origin = Origin { shared: &self.shared, loop_index: index, id };
-                let (own, epilogue) = crash::watched(suspect, self, own, |own| work.perform(own, origin));
+                let (own, epilogue) = crash::watched(suspect, slot, self, own, |own| work.perform(own, origin));
                 (Some(id), Outcome { connection: own.connection, epilogue })
             }
             Task::Epilogue(epilogue) => {
-                own.desk.note("", "");
-                crash::watched(suspect, self, own, |_| epilogue.perform(&self.shared));
+                crash::watched(suspect, slot, self, own, |_| epilogue.perform(slot, &self.shared));
                 (None, Outcome { connection: None, epilogue: None })
             }
-        }
+        };
+        slot.end();
+        result
     }
 
     /// The end of a call whose loop another thread leads. Only the leader touches a connection that is registered.
@@ -211,13 +250,20 @@ impl Engine {
             Origin { shared: &self.shared, loop_index: index, id }.give_back(connection);
         }
         if let Some(epilogue) = outcome.epilogue {
-            self.perform(Task::Epilogue(epilogue), index, None, desk);
+            let suspect = epilogue.suspect();
+            desk.slot.get().begin(suspect.record());
+            // The monitor, if it parks, has seen that, or is roused.
+            fence(Ordering::SeqCst);
+            self.monitor.rouse();
+            self.perform(Task::Epilogue(epilogue), suspect, index, None, desk);
         }
         self.beside.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The monitor's life: it sees to it that no loop is without a leader for long, and sleeps while no calls are made.
+    /// The monitor's life: it sees to it that no loop is without a leader for long, and that no call takes too long. It
+    /// sleeps while no calls are made.
     fn watch(self: &Arc<Self>) {
+        let mut overdue = Overdue::new(&self.shared.settings.config.timeouts);
         let mut seen = vec![Seen::default(); self.loops.len()];
         let mut quiet = 0;
         loop {
@@ -234,14 +280,20 @@ impl Engine {
                 }
                 *seen = Seen { word, call };
             }
+            let due = overdue.look(self.slots(), |slot| {
+                (self.shared.settings.notice)(Notice::Crashed(Incident::of_stuck(slot)));
+            });
             if self.followers.idle() < self.ready_min && self.beside.load(Ordering::Relaxed) < self.beside_max {
                 self.reinforce(None);
             }
             quiet = if active { 0 } else { quiet + 1 };
             if quiet > QUIET_TICKS {
                 delay::at(Point::Quiet);
-                self.monitor
-                    .park_unless(|| self.loops.iter().zip(&seen).any(|(token, seen)| token.word() != seen.word));
+                let patience = due.map(|due| due.saturating_duration_since(Instant::now()));
+                self.monitor.park_unless(patience, || {
+                    let mut loops = self.loops.iter().zip(&seen);
+                    loops.any(|(token, seen)| token.word() != seen.word) || !overdue.is_current(self.slots())
+                });
                 quiet = 0;
             }
         }
@@ -258,9 +310,35 @@ impl Engine {
         if self.followers.is_full() {
             return;
         }
+        if self.tainted.load(Ordering::Relaxed) {
+            // The monitor gives the order again.
+            return self.hire_later();
+        }
         if let Err(error) = self.hire(first) {
             self.complain(&error);
         }
+    }
+
+    fn hire_later(&self) {
+        self.wanted.store(true, Ordering::SeqCst);
+        self.hirer.rouse();
+    }
+
+    /// Makes threads in the stead of those who must not wait for a lock that a parked thread may hold for ever.
+    fn hire_on_demand(self: &Arc<Self>) {
+        loop {
+            self.hirer.park_unless(None, || self.wanted.load(Ordering::SeqCst));
+            if self.wanted.swap(false, Ordering::SeqCst)
+                && let Err(error) = self.hire(None)
+            {
+                self.complain(&error);
+            }
+        }
+    }
+
+    /// The slots of all threads that may make calls.
+    fn slots(&self) -> &'static [Slot] {
+        recorder::slots(self.places.load(Ordering::Relaxed))
     }
 
     fn complain(&self, error: &io::Error) {
@@ -273,6 +351,7 @@ impl Engine {
 impl Heir<Belongings<'_>> for Engine {
     fn inherit(&self, belongings: Belongings<'_>, fault: Fault) {
         let order = belongings.order;
+        self.tainted.store(true, Ordering::Relaxed);
         belongings.leave(&self.shared, fault);
         if let Some(order) = order {
             // Without an idle follower the monitor finds one: the thread is in its call for ever.
@@ -280,6 +359,20 @@ impl Heir<Belongings<'_>> for Engine {
             self.monitor.rouse();
         }
     }
+}
+
+/// How many threads of a worker may call modules at the same time: one for each call beside the loops, and so many that
+/// there always is a follower for each loop, as long as the calls keep to their limit.
+pub fn threads_max(config: &Config) -> usize {
+    beside_max(config) + 2 * config.threads + ready_min(config.threads)
+}
+
+fn beside_max(config: &Config) -> usize {
+    config.limits.threads_max.saturating_sub(config.threads).max(1)
+}
+
+fn ready_min(loops: usize) -> usize {
+    loops + 1
 }
 
 /// How often the monitor looks while calls are made. A loop is taken over after one to two of these.

@@ -153,11 +153,11 @@ impl EventLoop {
     }
 
     /// A call is over: its connection goes on.
-    pub(super) fn returned(&mut self, id: SlotId, outcome: Outcome) {
+    pub(super) fn returned(&mut self, id: Option<SlotId>, outcome: Outcome) {
         if let Some(epilogue) = outcome.epilogue {
             self.epilogues.push_back(epilogue);
         }
-        let Some(connection) = outcome.connection else { return };
+        let (Some(id), Some(connection)) = (id, outcome.connection) else { return };
         if self.turns_left == 0 || connection.space.output.stream.is_some() || connection.space.read_in_call {
             return self.come_back(id, connection);
         }
@@ -174,6 +174,18 @@ impl EventLoop {
                 self.come_back(id, connection);
             }
             // What has begun has to be brought to its end.
+            task => self.postponed.push_back(task),
+        }
+    }
+
+    /// There is no thread for this call, and maybe never will be, since making one takes a lock that a crashed thread may
+    /// hold. Another worker is on the way.
+    pub(super) fn wait_for_another_worker(&mut self, task: Task) {
+        match task {
+            Task::Connection(id, mut connection, Call { work: Work::Application(ticket), .. }) => {
+                connection.wait_at_the_door(ticket);
+                self.come_back(id, connection);
+            }
             task => self.postponed.push_back(task),
         }
     }
@@ -370,7 +382,7 @@ impl EventLoop {
         (self.shared.settings.notice)(Notice::Crashed(crash.incident()));
         match crash.id.zip(crash.connection.take()) {
             Some((id, mut connection)) => {
-                connection.crashed();
+                connection.crashed(crash.fault.kind);
                 if let Some(slot) = self.slots.find(id) {
                     slot.readable = true;
                 }

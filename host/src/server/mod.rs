@@ -13,6 +13,7 @@ mod event_loop;
 mod handover;
 mod listener;
 mod output;
+mod overdue;
 mod patience;
 mod slots;
 mod spaces;
@@ -21,6 +22,7 @@ mod timer;
 mod wire;
 
 pub use crash::Incident;
+pub use engine::threads_max;
 pub use handover::{Handover, State as HandoverState};
 
 use crate::config::Config;

@@ -6,6 +6,7 @@ use super::connection::Connection;
 use super::output::Flow;
 use crate::http::encode::{self, Signature};
 use crate::response::{Body, Fields, Response, Status, Stream, Wire, WireError};
+use crate::sys::crash;
 use crate::sys::socket::{self, Direction, Moved};
 use std::os::fd::AsFd;
 use std::time::SystemTime;
@@ -39,7 +40,7 @@ impl Wire for ConnectionWire<'_> {
             output.begin(status, fields, None, &connection.space.traits.context(&signature));
         }
         let fits = output.content(data);
-        flush(connection, self.origin)?;
+        crash::waiting_for_client(|| flush(connection, self.origin), Result::is_ok)?;
         if connection.space.output.is_complete() && connection.is_received() {
             // The handler may go on for long; its client has what it wants, and may ask for more.
             let body = Body::Written;
@@ -56,28 +57,34 @@ impl Wire for ConnectionWire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, WireError> {
         // Without a connection all of the content has been received.
         let Some(connection) = self.connection else { return Ok(0) };
-        loop {
-            match connection.read_stream(buffer) {
-                Ok(Some(count)) => return Ok(count),
-                Ok(None) => {}
-                Err(reject) if reject.status == 413 => return Err(WireError::TooLarge),
-                Err(_) => return Err(WireError::Invalid),
-            }
-            if connection.take_continue() && !connection.space.output.begun {
-                connection.space.output.interim(encode::continue_100);
-                flush(connection, self.origin)?;
-            }
-            connection.space.read_in_call = true;
-            match connection.receive_more() {
-                Moved::Bytes(_) => {}
-                Moved::End => return Err(WireError::Gone),
-                Moved::Blocked => {
-                    // The client may be waiting for earlier answers before it sends more.
-                    flush(connection, self.origin)?;
-                    let patience = self.origin.shared.settings.config.timeouts.body;
-                    if !socket::wait(connection.line.socket.as_fd(), Direction::Read, patience) {
-                        return Err(WireError::Timeout);
-                    }
+        let origin = self.origin;
+        crash::waiting_for_client(|| receive(connection, origin, buffer), |read| matches!(read, Ok(1..)))
+    }
+}
+
+/// Receives content until there is some to give.
+fn receive(connection: &mut Connection, origin: Origin<'_>, buffer: &mut [u8]) -> Result<usize, WireError> {
+    loop {
+        match connection.read_stream(buffer) {
+            Ok(Some(count)) => return Ok(count),
+            Ok(None) => {}
+            Err(reject) if reject.status == 413 => return Err(WireError::TooLarge),
+            Err(_) => return Err(WireError::Invalid),
+        }
+        if connection.take_continue() && !connection.space.output.begun {
+            connection.space.output.interim(encode::continue_100);
+            flush(connection, origin)?;
+        }
+        connection.space.read_in_call = true;
+        match connection.receive_more() {
+            Moved::Bytes(_) => {}
+            Moved::End => return Err(WireError::Gone),
+            Moved::Blocked => {
+                // The client may be waiting for earlier answers before it sends more.
+                flush(connection, origin)?;
+                let patience = origin.shared.settings.config.timeouts.body;
+                if !socket::wait(connection.line.socket.as_fd(), Direction::Read, patience) {
+                    return Err(WireError::Timeout);
                 }
             }
         }

@@ -8,13 +8,14 @@ use super::{Event, Listener};
 use crate::config::Config;
 use crate::control::{self, Order};
 use crate::handler::Loadable;
-use crate::server::HandoverState;
+use crate::server::{self, HandoverState};
 use crate::sys::channel::Channel;
 use crate::sys::process::Child;
+use crate::sys::recorder::{self, LastCall};
 use crate::sys::socket::Address;
 use anyhow::Context;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -46,6 +47,8 @@ pub(super) struct Crew {
 pub(super) struct Worker {
     process: Child,
     orders: mpsc::Sender<Outgoing>,
+    /// What it writes down of its calls.
+    recorder: OwnedFd,
     pub(super) phase: Phase,
     /// The worker that this one replaces once it serves.
     replaces: Option<WorkerId>,
@@ -111,12 +114,14 @@ impl Crew {
         let id = self.next_id;
         self.next_id += 1;
         // First what may fail: a worker that is not told to start would wait for ever.
-        let sockets =
-            self.listeners.iter().map(|listener| listener.socket.try_clone()).collect::<std::io::Result<_>>()?;
+        let recorder = recorder::create(server::threads_max(&self.config)).context("cannot make a flight recorder")?;
+        let sockets = self.listeners.iter().map(|listener| &listener.socket).chain([&recorder]);
+        let sockets = sockets.map(OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
         let (process, orders) = spawn(id, self.events.clone())?;
         let mut worker = Worker {
             process,
             orders,
+            recorder,
             phase: Phase::Booting,
             replaces,
             builds: Vec::new(),
@@ -450,6 +455,19 @@ impl Worker {
     /// Its process id, for the log.
     pub(super) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// For how long it has existed.
+    pub(super) fn age(&self) -> Duration {
+        self.hired.elapsed()
+    }
+
+    /// The calls that were under way when it died.
+    pub(super) fn last_calls(&self) -> Vec<LastCall> {
+        recorder::last_calls(self.recorder.as_fd()).unwrap_or_else(|error| {
+            tracing::warn!("cannot read what worker {} was calling: {error}", self.pid());
+            Vec::new()
+        })
     }
 
     /// The build that it is loading, if any.

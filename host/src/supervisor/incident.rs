@@ -4,6 +4,7 @@
 //! because it reads whole files while a replacement is to be led to its service.
 
 use crate::server::Incident;
+use crate::sys::recorder::LastCall;
 use addr2line::gimli::{DwarfSections, EndianSlice, RunTimeEndian, SectionId};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
 use std::path::Path;
@@ -51,19 +52,31 @@ impl Drop for Reporter {
 
 /// What is logged of a crash: whose it is, what it was, where in the code, and at which request.
 fn describe(incident: &Incident) -> String {
-    let Incident { module, generation, what, place, is_exact, request, .. } = incident;
+    let Incident { module, generation, what, place, is_exact, request, limit, .. } = incident;
     let relation = if *is_exact { " in" } else { ", called by" };
     let place = match place {
         Some((file, offset)) => format!("{relation}{}", named(file, *offset)),
         None if what.starts_with("SIG") => " at a pointer that it gave to the server".to_owned(),
         None => String::new(),
     };
-    let during = match request.as_str() {
-        "" => "while it made more of a response".to_owned(),
-        request => format!("({request})"),
-    };
-    format!("{module} generation {generation} crashed: {what}{place} {during}; the worker is being replaced")
+    let during = if request.is_empty() { String::new() } else { format!(" ({request})") };
+    let verb = if limit.is_some() { "hung" } else { "crashed" };
+    format!("{module} generation {generation} {verb}: {what}{place}{during}; the worker is being replaced")
 }
+
+/// The calls that a worker died in, as a part of a sentence about that.
+pub(super) fn describe_calls(calls: &[LastCall]) -> String {
+    let describe = |call: &LastCall| format!("{} generation {} ({})", call.module, call.generation, call.request);
+    let told: Vec<_> = calls.iter().take(CALLS_TOLD_MAX).map(describe).collect();
+    let others = match calls.len().saturating_sub(CALLS_TOLD_MAX) {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    if told.is_empty() { " in no call".to_owned() } else { format!(" in a call of {}{others}", told.join(", ")) }
+}
+
+/// As many as a person may read.
+const CALLS_TOLD_MAX: usize = 8;
 
 /// ` function at source:line, file+0xoffset`, as far as the file tells.
 fn named(file: &Path, offset: u64) -> String {

@@ -18,7 +18,9 @@ use crate::config::{Bind, Config};
 use crate::control::{Order, Report};
 use crate::exit::Exit;
 use crate::log::{self, Role};
+use crate::sys::crash::Limit;
 use crate::sys::process;
+use crate::sys::recorder::LastCall;
 use crate::sys::socket::{self, Address, SocketFile};
 use anyhow::Context;
 use builds::{Builds, Notice};
@@ -32,7 +34,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitCode, ExitStatus};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
-use verdict::Verdicts;
+use verdict::{Offence, Verdicts};
 
 /// Runs the server until it is told to stop.
 pub fn run(config: Config) -> ExitCode {
@@ -214,10 +216,13 @@ impl Supervisor {
             Report::Failed(reason) => self.crew.failed(id, &reason),
             Report::Crashed(incident) => {
                 let pid = self.crew.taint(id, &self.modules).unwrap_or_default();
-                let verdict = self.verdicts.note(id, &incident, Instant::now());
                 let (module, generation) = (incident.module.clone(), incident.generation);
+                let offence = Offence { module: &module, generation, what: &incident.what };
+                let counts = incident.limit != Some(Limit::Handler);
+                let verdict =
+                    counts.then(|| self.verdicts.note(id, &offence, incident.calls, incident.age, Instant::now()));
                 self.reporter.report(incident, pid);
-                if let Some(reason) = verdict {
+                if let Some(reason) = verdict.flatten() {
                     self.refuse(&module, generation, &reason)?;
                 }
             }
@@ -262,10 +267,28 @@ impl Supervisor {
             let error = anyhow::anyhow!("a worker {how} before it could serve");
             return Err(Failure { exit: Exit::Worker, error });
         } else if !worker.is_expected_to_end() {
-            tracing::error!("worker {} {how}; what it had in flight is lost", worker.pid());
+            self.judge_death(id, &worker, &how)?;
         }
         if !self.stopping && worker.is_active() {
             self.crew.rehire(id, &worker, is_explained, &self.modules);
+        }
+        Ok(())
+    }
+
+    /// A worker has died while it served: of what, and who did it, if that is clear.
+    fn judge_death(&mut self, id: WorkerId, worker: &crew::Worker, how: &str) -> Result<(), Failure> {
+        let calls = worker.last_calls();
+        let during = incident::describe_calls(&calls);
+        tracing::error!("worker {} {how}{during}; what it had in flight is lost", worker.pid());
+        let Some(first) = calls.first().filter(|_| !self.stopping) else { return Ok(()) };
+        let is_same = |call: &LastCall| call.module == first.module && call.generation == first.generation;
+        if !calls.iter().all(is_same) {
+            return Ok(());
+        }
+        let what = format!("a worker that {how}");
+        let death = Offence { module: &first.module, generation: first.generation, what: &what };
+        if let Some(reason) = self.verdicts.note(id, &death, first.calls, worker.age(), Instant::now()) {
+            self.refuse(&first.module, first.generation, &reason)?;
         }
         Ok(())
     }

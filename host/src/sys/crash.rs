@@ -5,21 +5,32 @@
 //! handler marks the build, tells the watch, and never returns. A fault anywhere else (the host's own, or on a thread that
 //! a module has made) ends the process as if there were no handler.
 //!
+//! A call that takes too long is ended likewise: who watches the time marks it in the [`Slot`] of its thread, and sends that
+//! thread a signal ([`interrupt`]). The thread parks only where it is in the module's own code, and not in the host's.
+//!
 //! What runs in the handler takes no lock and allocates nothing (signal-safety(7)). The thread local is a constant without
 //! a destructor, so that a look at it is a look at memory.
 
+mod place;
+mod stack;
+
+pub use place::{Found, Place};
+pub use stack::SignalStack;
+
 use super::process::exit_now;
-use std::cell::Cell;
+use super::recorder::{self, Record, Slot};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::PathBuf;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 use std::time::Instant;
 
 /// Whose code runs. It is never freed, because a thread may be parked in that code.
-#[derive(Debug)]
 pub struct Suspect {
     /// The module's name.
     pub module: String,
@@ -29,12 +40,14 @@ pub struct Suspect {
     pub copy: PathBuf,
     /// Since when.
     pub since: Instant,
-    calls: AtomicU64,
+    /// Where its code is mapped.
+    code: Range<usize>,
+    record: Record,
     crashed: AtomicBool,
 }
 
 /// What has happened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Fault {
     /// In whose code.
     pub suspect: &'static Suspect,
@@ -55,6 +68,17 @@ pub enum Kind {
     Exit(c_int),
     /// A call of pthread_exit(3).
     ThreadExit,
+    /// It has exceeded a limit of time, and was interrupted.
+    Overdue(Limit),
+}
+
+/// What a call may exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Limit {
+    /// Time without progress.
+    Handler = 1,
+    /// Time on a processor without progress.
+    Processor = 2,
 }
 
 /// Who gets what a call had, if it crashes.
@@ -67,6 +91,7 @@ pub trait Heir<T> {
 /// A call that is under way on this thread.
 struct Watch {
     suspect: &'static Suspect,
+    slot: &'static Slot,
     heir: *const (),
     belongings: *const (),
     /// Gives the belongings to the heir.
@@ -75,15 +100,24 @@ struct Watch {
 
 thread_local! {
     static WATCH: AtomicPtr<Watch> = const { AtomicPtr::new(ptr::null_mut()) };
+
+    /// Whose code runs: the module's own, or the host's, before, after, and when it is called back.
+    static RUNS: AtomicU32 = const { AtomicU32::new(HOST) };
+
+    /// How often this call has been interrupted in code that is not the module's.
+    static INTERRUPTS: AtomicU32 = const { AtomicU32::new(0) };
 }
 
 /// This is a child that a module's code has forked.
 static FORKED: AtomicBool = AtomicBool::new(false);
 
-/// Threads that are parked.
+/// Crashes are contained in this process.
+static CONTAINS: AtomicBool = AtomicBool::new(false);
+
+/// Threads that crashed and are parked.
 static PARKED: AtomicUsize = AtomicUsize::new(0);
 
-/// With so many parked threads something is wrong that parking does not mend: the process ends, and another takes its place.
+/// With so many of them something is wrong that parking does not mend: the process ends, and another takes its place.
 const PARKED_MAX: usize = 64;
 
 /// Faults that the code of a thread brings about itself.
@@ -92,39 +126,42 @@ const SIGNALS: [c_int; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SI
 impl Suspect {
     /// For a build that is about to serve. It is leaked.
     pub fn new(module: &str, generation: u64, copy: PathBuf) -> &'static Suspect {
-        let (module, since, calls) = (module.to_owned(), Instant::now(), AtomicU64::new(0));
-        Box::leak(Box::new(Suspect { module, generation, copy, since, calls, crashed: AtomicBool::new(false) }))
+        let (code, record) = (place::code_of(&copy), recorder::enter_build(module, generation));
+        let (module, since, crashed) = (module.to_owned(), Instant::now(), AtomicBool::new(false));
+        Box::leak(Box::new(Suspect { module, generation, copy, since, code, record, crashed }))
     }
 
-    /// Counts a call. Of several at the same moment some may be missed, which costs less than an exact count.
-    pub fn count_call(&self) {
-        self.calls.store(self.calls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    /// Its entry in the flight recorder, which counts its calls.
+    pub fn record(&self) -> &Record {
+        &self.record
     }
 
-    /// How many calls were counted.
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+    /// Nothing of it is to be called any more in this process.
+    pub fn condemn(&self) {
+        self.crashed.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a thread has crashed in its code, so that nobody knows any more what state it is in.
+    /// Whether a thread has crashed or hangs in its code, so that nobody knows any more what state it is in.
     pub fn has_crashed(&self) -> bool {
         self.crashed.load(Ordering::Relaxed)
     }
 }
 
-/// Runs `work`, which calls a module's code and reads what that gives. Should it crash, this never returns, and the heir
-/// gets the belongings as they are then.
+/// Runs `work`, which calls a module's code and reads what that gives, with the slot of this thread, in which the call has
+/// begun. Should it crash, this never returns, and the heir gets the belongings as they are then.
 pub fn watched<T, H: Heir<T>, R>(
     suspect: &'static Suspect,
+    slot: &'static Slot,
     heir: &H,
     mut belongings: T,
     work: impl FnOnce(&mut T) -> R,
 ) -> (T, R) {
     // All that follows reaches them through this pointer, which the heir is given.
     let own = &raw mut belongings;
-    let watch =
-        Watch { suspect, heir: ptr::from_ref(heir).cast(), belongings: own.cast_const().cast(), leave: leave::<T, H> };
+    let (to, what) = (ptr::from_ref(heir).cast(), own.cast_const().cast());
+    let watch = Watch { suspect, slot, heir: to, belongings: what, leave: leave::<T, H> };
     let set = |watch: *const Watch| WATCH.with(|cell| cell.store(watch.cast_mut(), Ordering::Relaxed));
+    INTERRUPTS.with(|interrupts| interrupts.store(0, Ordering::Relaxed));
     set(&raw const watch);
     // The handler runs on this thread: it is enough that the compiler keeps the order.
     compiler_fence(Ordering::SeqCst);
@@ -150,20 +187,95 @@ unsafe fn leave<T, H: Heir<T>>(heir: *const (), belongings: *const (), fault: Fa
     heir.inherit(belongings, fault);
 }
 
+/// Runs a function of a module.
+pub fn foreign<R>(code: impl FnOnce() -> R) -> R {
+    runs(FOREIGN);
+    let result = code();
+    runs(HOST);
+    result
+}
+
+/// A module has called the host back: until this is dropped, the host's code runs.
+pub struct CalledBack(());
+
+impl CalledBack {
+    /// It begins.
+    #[inline]
+    pub fn begin() -> CalledBack {
+        runs(HOST);
+        CalledBack(())
+    }
+}
+
+impl Drop for CalledBack {
+    #[inline]
+    fn drop(&mut self) {
+        let interrupted = RUNS.with(|runs| runs.load(Ordering::Relaxed)) == HOST_INTERRUPTED;
+        runs(FOREIGN);
+        if interrupted {
+            // It would not be seen between two callbacks that follow each other closely.
+            interrupt(rustix::thread::gettid().as_raw_nonzero().get());
+        }
+    }
+}
+
+/// The handlers run on this thread: it is enough that the compiler keeps the order.
+#[inline]
+fn runs(whose: u32) {
+    compiler_fence(Ordering::SeqCst);
+    RUNS.with(|runs| runs.store(whose, Ordering::Relaxed));
+    compiler_fence(Ordering::SeqCst);
+}
+
+const HOST: u32 = 0;
+const FOREIGN: u32 = 1;
+/// The host's, and an interruption waits for its end.
+const HOST_INTERRUPTED: u32 = 2;
+
+/// Runs what may wait for the client of the call that this thread is in: the time of that is not the module's. It makes
+/// progress if `is_progress` says so of its result.
+pub fn waiting_for_client<R>(work: impl FnOnce() -> R, is_progress: impl FnOnce(&R) -> bool) -> R {
+    let Some(Watch { slot, .. }) = watch() else { return work() };
+    slot.wait_for_client();
+    let result = work();
+    if is_progress(&result) {
+        slot.progress()
+    } else {
+        slot.resume()
+    }
+    result
+}
+
+/// Interrupts a thread of this process (gettid(2)), whose call has been marked as one to be ended. It is so at once, unless
+/// that thread is in the host's code, or, the first times, in another's that might hold a lock: then it has to be
+/// interrupted again. It may also have blocked the signal.
+pub fn interrupt(thread: i32) {
+    // ESRCH: it has ended.
+    // SAFETY: tgkill(2) takes numbers only.
+    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, interrupt_signal()) };
+}
+
+/// A real-time signal that nobody else is likely to use: libraries take the first ones.
+fn interrupt_signal() -> c_int {
+    libc::SIGRTMAX() - 3
+}
+
 /// Contains crashes from now on, in this process.
 ///
 /// # Errors
 /// The system refuses, which it has no reason to.
 pub fn contain() -> io::Result<()> {
+    CONTAINS.store(true, Ordering::Relaxed);
     // SAFETY: the child handler stores to an atomic, which is all that a child of a threaded process may do.
     if unsafe { libc::pthread_atfork(None, None, Some(note_fork)) } != 0 {
         return Err(io::ErrorKind::OutOfMemory.into());
     }
-    for signal in SIGNALS {
+    let signals = SIGNALS.map(|signal| (signal, on_signal as Handler));
+    for (signal, handler) in signals.into_iter().chain([(interrupt_signal(), on_interrupt as Handler)]) {
         // SAFETY: sigaction is a C struct for which zeroes are a value: no flags, no handler, an empty mask.
         let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-        action.sa_sigaction = on_signal as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
         // SAFETY: the mask is a valid place.
         unsafe { libc::sigfillset(&raw mut action.sa_mask) };
         // SAFETY: the handler has the type that the flags say, and does only what a signal handler may.
@@ -173,6 +285,8 @@ pub fn contain() -> io::Result<()> {
     }
     Ok(())
 }
+
+type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
 /// What exit(3) does in this process: in a handler's call it is a crash, else what it always is.
 pub fn exit(status: c_int) -> ! {
@@ -201,6 +315,47 @@ pub unsafe fn exit_thread(value: *mut c_void) -> ! {
     }
 }
 
+/// Changes the signal mask of the calling thread as sigprocmask(2) does, except that the signals of faults and of
+/// interruption are never blocked where crashes are contained; nor are those that the C library needs itself.
+///
+/// # Errors
+/// Those of sigprocmask(2); errno has them, too.
+///
+/// # Safety
+/// `set` and `old` are null or point to a set that may be read and written, respectively.
+pub unsafe fn set_mask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> Result<(), Errno> {
+    // SAFETY: the caller's promise; the kernel's set is the first eight bytes of the C library's.
+    let wanted = unsafe { set.cast::<u64>().as_ref() };
+    let kept = match CONTAINS.load(Ordering::Relaxed) {
+        true => SIGNALS.map(bit).iter().sum::<u64>() | bit(interrupt_signal()),
+        false => 0,
+    };
+    let allowed = wanted.map(|wanted| wanted & !(kept | LIBRARY_SIGNALS));
+    let to_set = match &allowed {
+        Some(allowed) if how != libc::SIG_UNBLOCK => ptr::from_ref(allowed),
+        _ => set.cast(),
+    };
+    // SAFETY: both are null or sets of the kernel's size.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, to_set, old, size_of::<u64>()) };
+    if result == 0 { Ok(()) } else { Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)) }
+}
+
+/// A signal's bit in the kernel's sets.
+const fn bit(signal: c_int) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Those that glibc keeps for itself (nptl(7)).
+const LIBRARY_SIGNALS: u64 = bit(32) | bit(33);
+
+/// Blocks all signals of the calling thread.
+fn block_all() {
+    let all = u64::MAX;
+    let none: *mut u64 = ptr::null_mut();
+    // SAFETY: the set is of the kernel's size; the old mask is not asked for.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const all, none, size_of::<u64>()) };
+}
+
 /// The function that this executable's own one hides.
 ///
 /// # Safety
@@ -216,12 +371,7 @@ unsafe fn next_symbol<F: Copy>(name: &CStr) -> Option<F> {
 /// Ends the call that this thread is in, if it is in one; then it does not return.
 fn end_call(kind: Kind) {
     let Some(watch) = watch() else { return };
-    // SAFETY: sigset_t is a C struct for which zeroes are a value.
-    let mut all: libc::sigset_t = unsafe { MaybeUninit::zeroed().assume_init() };
-    // SAFETY: the set is a valid place.
-    unsafe { libc::sigfillset(&raw mut all) };
-    // SAFETY: as above; the old mask is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, ptr::null_mut()) };
+    block_all();
     end_thread(watch, Fault { suspect: watch.suspect, kind, instruction: 0, stack: 0 })
 }
 
@@ -260,6 +410,26 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     }
 }
 
+extern "C" fn on_interrupt(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel gives it (SA_SIGINFO).
+    if !unsafe { is_own(&*info) } {
+        return;
+    }
+    // The mark is of this very call: one that was over when the signal came, or that has made progress, goes on.
+    let Some((watch, reason)) = watch().and_then(|watch| Some((watch, watch.slot.condemned()?))) else { return };
+    let limit = if reason == Limit::Processor as u32 { Limit::Processor } else { Limit::Handler };
+    if RUNS.with(|runs| runs.load(Ordering::Relaxed)) != FOREIGN {
+        return RUNS.with(|runs| runs.store(HOST_INTERRUPTED, Ordering::Relaxed));
+    }
+    // SAFETY: as above.
+    let (instruction, stack) = registers(unsafe { &*context.cast::<libc::ucontext_t>() });
+    // In a library it may hold a lock, such as that of malloc(3), for a moment, or wait for one, for ever.
+    let before = INTERRUPTS.with(|interrupts| interrupts.fetch_add(1, Ordering::Relaxed));
+    if watch.suspect.code.contains(&instruction) || before >= INTERRUPTS_ELSEWHERE {
+        end_thread(watch, Fault { suspect: watch.suspect, kind: Kind::Overdue(limit), instruction, stack });
+    }
+}
+
 /// Whether the signal comes from what this thread does, and not from another process.
 fn is_own(info: &libc::siginfo_t) -> bool {
     // SAFETY: a signal that somebody sent has the sender's process id.
@@ -269,7 +439,8 @@ fn is_own(info: &libc::siginfo_t) -> bool {
 
 fn end_thread(watch: &Watch, fault: Fault) -> ! {
     fault.suspect.crashed.store(true, Ordering::SeqCst);
-    if PARKED.fetch_add(1, Ordering::Relaxed) >= PARKED_MAX {
+    // Those that hang may be many, when something hangs that all of them need.
+    if !matches!(fault.kind, Kind::Overdue(_)) && PARKED.fetch_add(1, Ordering::Relaxed) >= PARKED_MAX {
         exit_now(1);
     }
     // SAFETY: the types are those that the function was made for, and the thread is parked below.
@@ -291,167 +462,5 @@ fn registers(context: &libc::ucontext_t) -> (usize, usize) {
     (context.uc_mcontext.pc as usize, context.uc_mcontext.sp as usize)
 }
 
-/// A stack for the signal handlers of one thread: without one, a thread that has used up its own could not be told of
-/// it. That of the standard library has just room for the registers of a large processor. Dropping it, on the same
-/// thread, puts the former one back.
-pub struct SignalStack {
-    base: *mut c_void,
-    bytes: usize,
-    former: Cell<libc::stack_t>,
-}
-
-impl SignalStack {
-    /// Gives the calling thread its own.
-    ///
-    /// # Errors
-    /// There is no memory.
-    pub fn new() -> io::Result<SignalStack> {
-        // SAFETY: getauxval(3) has no preconditions; what the kernel does not tell is 0.
-        let least = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) };
-        let page = rustix::param::page_size();
-        let bytes = (SIGNAL_STACK_BYTES + least as usize).next_multiple_of(page) + page;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
-        // SAFETY: a new mapping touches no other.
-        let base = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the first page of the new mapping, which nothing uses: a guard.
-        unsafe { libc::mprotect(base, page, libc::PROT_NONE) };
-        let ours = libc::stack_t { ss_sp: base.wrapping_byte_add(page), ss_flags: 0, ss_size: bytes - page };
-        // SAFETY: stack_t is a C struct for which zeroes are a value.
-        let mut former: libc::stack_t = unsafe { MaybeUninit::zeroed().assume_init() };
-        // SAFETY: the new stack is mapped until it is replaced again; the thread is on its ordinary one.
-        let set = unsafe { libc::sigaltstack(&raw const ours, &raw mut former) };
-        let stack = SignalStack { base, bytes, former: Cell::new(former) };
-        if set == 0 { Ok(stack) } else { Err(io::Error::last_os_error()) }
-    }
-}
-
-impl Drop for SignalStack {
-    fn drop(&mut self) {
-        let former = self.former.get();
-        // SAFETY: it was this thread's before, or says that there was none.
-        unsafe { libc::sigaltstack(&raw const former, ptr::null_mut()) };
-        // SAFETY: the mapping is this value's own, and not in use any more.
-        unsafe { libc::munmap(self.base, self.bytes) };
-    }
-}
-
-/// What a handler of ours and the functions that it calls may use, generously.
-const SIGNAL_STACK_BYTES: usize = 64 << 10;
-
-/// Where code or data was mapped from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The file.
-    pub file: PathBuf,
-    /// The offset in it, in bytes.
-    pub offset: u64,
-}
-
-/// How the place of a fault was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// It is the instruction's.
-    Exactly,
-    /// It has called what the instruction is in, most probably: an address of it is the last of the module on the stack.
-    Probably,
-}
-
-impl Fault {
-    /// The place to name: the instruction's, if it is the module's own; else the last return address on the stack that
-    /// is, if there is one; else the instruction's all the same, unless it is the host's, which reads what modules give.
-    pub fn place(&self) -> Option<(Place, Found)> {
-        let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-        let code: Vec<Mapping<'_>> = maps.lines().filter_map(Mapping::of_code).collect();
-        let place_in = |code: &[Mapping<'_>], address| code.iter().find_map(|mapping| mapping.place(address));
-        let own: Vec<_> = code.iter().filter(|mapping| Path::new(mapping.file) == self.suspect.copy).copied().collect();
-        if let Some(place) = place_in(&own, self.instruction) {
-            return Some((place, Found::Exactly));
-        }
-        // A return address is behind the call.
-        let called = stack_words(self.stack).into_iter().find_map(|word| place_in(&own, word.wrapping_sub(1)));
-        if let Some(place) = called {
-            return Some((place, Found::Probably));
-        }
-        let at = place_in(&code, self.instruction)?;
-        std::env::current_exe().is_ok_and(|host| at.file != host).then_some((at, Found::Exactly))
-    }
-}
-
-/// Code that is mapped from a file.
-#[derive(Clone, Copy)]
-struct Mapping<'a> {
-    start: u64,
-    end: u64,
-    /// Of its start, in the file.
-    offset: u64,
-    file: &'a str,
-}
-
-impl<'a> Mapping<'a> {
-    /// By a line of proc_pid_maps(5); `None` if it is something else.
-    fn of_code(line: &'a str) -> Option<Mapping<'a>> {
-        let number = |text: &str| u64::from_str_radix(text, 16).ok();
-        // address perms offset dev inode pathname, of which the last alone may have spaces.
-        let mut words = line.splitn(6, ' ');
-        let (start, end) = words.next()?.split_once('-')?;
-        if !words.next()?.contains('x') {
-            return None;
-        }
-        let offset = number(words.next()?)?;
-        let file = words.last()?.trim_start();
-        file.starts_with('/').then_some(Mapping { start: number(start)?, end: number(end)?, offset, file })
-    }
-
-    fn place(&self, address: usize) -> Option<Place> {
-        let address = address as u64;
-        let offset = address.checked_sub(self.start)? + self.offset;
-        (address < self.end).then(|| Place { file: self.file.into(), offset })
-    }
-}
-
-/// What lies at the top of the stack of a parked thread, as far as there is memory.
-fn stack_words(stack: usize) -> Vec<usize> {
-    let mut words = vec![0usize; STACK_WORDS];
-    let local = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(&*words) };
-    let remote = libc::iovec { iov_base: ptr::with_exposed_provenance_mut(stack), iov_len: local.iov_len };
-    let this = i32::try_from(std::process::id()).unwrap_or_default();
-    // SAFETY: the kernel copies, and stops at memory that is not there; the local vector is writable and as long as said.
-    let got = unsafe { libc::process_vm_readv(this, &raw const local, 1, &raw const remote, 1, 0) };
-    words.truncate(usize::try_from(got).unwrap_or(0) / size_of::<usize>());
-    words
-}
-
-/// How far up the stack a return address into the module is looked for: past the frames of a C library.
-const STACK_WORDS: usize = 4096;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mappings_of_code_are_read_and_others_are_not() {
-        let line = "7f00-8f00 r-xp 00001000 08:01 1234                       /a folder/of x.so";
-        let mapping = Mapping::of_code(line).expect("it is code");
-        let at = |address| mapping.place(address).map(|place| (place.file.display().to_string(), place.offset));
-        assert_eq!(at(0x7f10), Some(("/a folder/of x.so".to_owned(), 0x1010)));
-        assert_eq!((at(0x7eff), at(0x8f00)), (None, None));
-        for other in ["7f00-8f00 rw-p 00001000 08:01 1234 /x.so", "7f00-8f00 r-xp 00000000 00:00 0 [vdso]", ""] {
-            assert!(Mapping::of_code(other).is_none(), "{other}");
-        }
-    }
-
-    #[test]
-    fn a_place_of_this_process_is_found_and_a_bad_stack_is_no_harm() {
-        let copy = std::env::current_exe().unwrap();
-        let suspect = Suspect::new("m", 1, copy.clone());
-        let instruction = stack_words as fn(usize) -> Vec<usize> as usize;
-        let fault = Fault { suspect, kind: Kind::Signal(libc::SIGSEGV), instruction, stack: 16 };
-        let (place, found) = fault.place().expect("the test is code of its own file");
-        assert_eq!((place.file, found), (copy, Found::Exactly));
-        let nowhere = Fault { suspect: Suspect::new("m", 1, "/nowhere".into()), instruction: 16, ..fault };
-        assert_eq!(nowhere.place(), None);
-    }
-}
+/// How often a call that is to be ended may be found outside of its module's own code.
+const INTERRUPTS_ELSEWHERE: u32 = 20;

@@ -26,6 +26,7 @@ struct Cell {
 /// A thread's own place. Dropping it makes it vacant.
 pub struct Place<'a> {
     roster: &'a Roster,
+    index: usize,
     cell: &'a Cell,
 }
 
@@ -47,9 +48,9 @@ impl Roster {
 
     /// A place for the calling thread; `None` if all are taken.
     pub fn enlist(&self) -> Option<Place<'_>> {
-        let cell = self.cells.iter().find(|cell| cell.change(VACANT, BUSY))?;
+        let (index, cell) = self.cells.iter().enumerate().find(|(_, cell)| cell.change(VACANT, BUSY))?;
         self.taken.fetch_add(1, Ordering::Relaxed);
-        Some(Place { roster: self, cell })
+        Some(Place { roster: self, index, cell })
     }
 
     /// How many threads wait for an order; it may have changed already.
@@ -79,6 +80,11 @@ impl Roster {
 }
 
 impl Place<'_> {
+    /// Which one it is: nobody else has the same as long as this one is held.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// Waits for an order; `None` if none has come within `patience`.
     pub fn wait(&mut self, patience: Option<Duration>) -> Option<Order> {
         let end = patience.map(|patience| Instant::now() + patience);

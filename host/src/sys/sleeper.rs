@@ -4,7 +4,7 @@
 //! who makes work does so, and only then looks whether the sleeper parks. Both do it in one order that all threads agree
 //! on (sequential consistency), so that one of the two sees the other: no work is overslept.
 
-use super::sync::{AtomicU32, Ordering, futex};
+use super::sync::{AtomicU32, Instant, Ordering, futex};
 use std::thread;
 use std::time::Duration;
 
@@ -29,15 +29,20 @@ impl Sleeper {
         }
     }
 
-    /// Parks until somebody rouses it, unless `is_work` finds some. Only the sleeper itself may call this.
+    /// Parks until somebody rouses it, or `patience` is over, unless `is_work` finds some. Only the sleeper itself may call this.
     ///
     /// Who is roused sees what was done before [`rouse`](Self::rouse).
-    pub fn park_unless(&self, is_work: impl FnOnce() -> bool) {
+    pub fn park_unless(&self, patience: Option<Duration>, is_work: impl FnOnce() -> bool) {
         self.word.store(PARKED, Ordering::SeqCst);
         if !is_work() {
+            let end = patience.map(|patience| Instant::now() + patience);
             while self.word.load(Ordering::Acquire) == PARKED {
+                let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+                if left == Some(Duration::ZERO) {
+                    break;
+                }
                 // Interrupted, or roused before it slept: the word tells.
-                futex::wait(&self.word, PARKED, None);
+                futex::wait(&self.word, PARKED, left);
             }
         }
         // Relaxed: who still sees it parked rouses it in vain.
@@ -67,7 +72,7 @@ mod tests {
                 let mut done = 0;
                 while done < ROUNDS {
                     // It would hang here for ever, if it parked with work waiting.
-                    sleeper.park_unless(|| made.load(Ordering::SeqCst) != done);
+                    sleeper.park_unless(None, || made.load(Ordering::SeqCst) != done);
                     done = made.load(Ordering::SeqCst);
                 }
             });

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -68,6 +69,35 @@ static host_body *stream(int chunks, int crash_in_next, int crash_in_close) {
     return &self->base;
 }
 
+__attribute__((noinline)) static void compute_for_ever(void) {
+    for (;;) zero = 0;
+}
+
+__attribute__((noinline)) static void wait_for_ever(void) {
+    pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&mutex);
+    pthread_mutex_lock(&mutex);
+}
+
+static int32_t next_that_hangs(host_body *base, host_str *chunk) {
+    (void)chunk;
+    body *self = (body *)base;
+    if (self->chunks-- > 0) return *chunk = HOST_STR("some "), 1;
+    for (;;) pause();
+}
+
+static void close_that_hangs(host_body *base) {
+    (void)base;
+    wait_for_ever();
+}
+
+static int32_t next_that_is_slow(host_body *base, host_str *chunk) {
+    body *self = (body *)base;
+    usleep(300 * 1000);
+    *chunk = HOST_STR("some ");
+    return self->chunks-- > 0;
+}
+
 static void *crash_on_a_thread(void *unused) {
     write_to_nowhere();
     return unused;
@@ -118,6 +148,55 @@ HOST_EXPORT host_body *application(host_env *env, host_start_response *response)
     if (IS("/next")) return start(env, response, NULL), stream(0, 1, 0);
     if (IS("/next/later")) return start(env, response, NULL), stream(2, 1, 0);
     if (IS("/close")) return start(env, response, NULL), stream(1, 0, 1);
+    /* Without an end. */
+    if (IS("/hang/loop")) compute_for_ever();
+    if (IS("/hang/lock")) wait_for_ever();
+    if (IS("/hang/sleep")) for (;;) sleep(1000);
+    if (IS("/hang/get")) for (;;) env->get(env, HOST_STR("HTTP_X_NOTHING"));
+    if (IS("/hang/read")) { char byte; for (;;) env->read(env, &byte, 1); }
+    if (IS("/hang/malloc")) for (;;) free(malloc(100));
+    if (IS("/hang/write")) {
+        host_writer *writer = response->call(response, HOST_STR("200 OK"), NULL, 0, NULL);
+        writer->write(writer, HOST_STR("some "));
+        wait_for_ever();
+    }
+    if (IS("/hang/next") || IS("/hang/next/later")) {
+        start(env, response, NULL);
+        host_body *body = stream(IS("/hang/next") ? 0 : 2, 0, 0);
+        return body->next = next_that_hangs, body;
+    }
+    if (IS("/hang/close")) {
+        start(env, response, NULL);
+        host_body *body = stream(1, 0, 0);
+        return body->close = close_that_hangs, body;
+    }
+    if (IS("/hang/masked")) {
+        /* As the system knows it, and not as the C library does. */
+        unsigned long all = ~0ul;
+        syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, NULL, sizeof all);
+        for (;;) pause();
+    }
+    /* Slow, but not without progress. */
+    if (IS("/slow/next")) {
+        start(env, response, NULL);
+        host_body *body = stream(8, 0, 0);
+        return body->next = next_that_is_slow, body;
+    }
+    if (IS("/slow/write")) {
+        host_writer *writer = response->call(response, HOST_STR("200 OK"), NULL, 0, NULL);
+        for (int i = 0; i < 8; i++) usleep(300 * 1000), writer->write(writer, HOST_STR("some "));
+        return NULL;
+    }
+    if (IS("/slow/read")) {
+        char byte;
+        while (env->read(env, &byte, 1) > 0) ;
+    }
+    if (IS("/slow/client")) {
+        static char much[1 << 20];
+        host_writer *writer = response->call(response, HOST_STR("200 OK"), NULL, 0, NULL);
+        for (int i = 0; i < 32; i++) writer->write(writer, (host_str){much, sizeof much});
+        return NULL;
+    }
     /* The whole process. */
     if (IS("/_exit")) _exit(4);
     if (IS("/kill")) kill(getpid(), SIGKILL);
@@ -144,6 +223,12 @@ HOST_EXPORT host_body *application(host_env *env, host_start_response *response)
         sigset_t all;
         sigfillset(&all);
         sigprocmask(SIG_BLOCK, &all, NULL);
+    }
+    if (IS("/mask/segv")) {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, NULL);
+        write_to_nowhere();
     }
     return start(env, response, "answered\n");
 }

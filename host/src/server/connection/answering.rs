@@ -8,6 +8,7 @@ use crate::serial::{Permit, Serial};
 use crate::server::call::{Call, Permits, Work};
 use crate::server::output::Flow;
 use crate::server::patience::Wait;
+use crate::sys::crash::Kind;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -85,15 +86,23 @@ impl Connection {
         self.flush(situation).or(Some(Step::Wait(Wait::Turn)))
     }
 
+    /// Its call cannot be made here now: it is at the doors again, where it waits to be handed over.
+    pub(in crate::server) fn wait_at_the_door(&mut self, ticket: Ticket) {
+        self.space.stage = Stage::Queued(ticket);
+    }
+
     /// The call has ended its thread. The client gets an answer if nothing has been sent to it, and an end else.
-    pub(in crate::server) fn crashed(&mut self) {
+    pub(in crate::server) fn crashed(&mut self, kind: Kind) {
         if self.space.output.begun {
             self.space.output.failed = true;
             self.space.stage = Stage::Responding;
             return;
         }
         self.space.traits.keep_alive = false;
-        self.answer_with_this(Response::error(500, "the handler crashed; the server's log says where"));
+        self.answer_with_this(match kind {
+            Kind::Overdue(_) => Response::error(504, "the handler took too long; the server's log says where"),
+            _ => Response::error(500, "the handler crashed; the server's log says where"),
+        });
     }
 
     /// Calls the stream's `next`, or only its `close`, when its module lets it.

@@ -73,7 +73,7 @@ fn who_is_roused_sees_what_was_done() {
         let parked = {
             let (sleeper, made) = (Arc::clone(&sleeper), Arc::clone(&made));
             thread::spawn(move || {
-                sleeper.park_unless(|| made.0.load(Ordering::SeqCst) != 0);
+                sleeper.park_unless(None, || made.0.load(Ordering::SeqCst) != 0);
                 made.1.with_mut(|_| ());
             })
         };
@@ -127,7 +127,7 @@ impl Engine {
                 }
                 if seen < calls {
                     let unchanged = |(one, word): (&Loop, &u64)| one.token.word() == *word;
-                    engine.monitor.park_unless(|| !engine.loops.iter().zip(&words).all(unchanged));
+                    engine.monitor.park_unless(None, || !engine.loops.iter().zip(&words).all(unchanged));
                 }
             }
         })
