@@ -267,7 +267,7 @@ impl Supervisor {
             let error = anyhow::anyhow!("a worker {how} before it could serve");
             return Err(Failure { exit: Exit::Worker, error });
         } else if !worker.is_expected_to_end() {
-            self.judge_death(id, &worker, &how)?;
+            is_explained = self.judge_death(id, &worker, &how)?;
         }
         if !self.stopping && worker.is_active() {
             self.crew.rehire(id, &worker, is_explained, &self.modules);
@@ -275,22 +275,22 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A worker has died while it served: of what, and who did it, if that is clear.
-    fn judge_death(&mut self, id: WorkerId, worker: &crew::Worker, how: &str) -> Result<(), Failure> {
+    /// A worker has died while it served. Says whether it is clear which build did it.
+    fn judge_death(&mut self, id: WorkerId, worker: &crew::Worker, how: &str) -> Result<bool, Failure> {
         let calls = worker.last_calls();
         let during = incident::describe_calls(&calls);
         tracing::error!("worker {} {how}{during}; what it had in flight is lost", worker.pid());
-        let Some(first) = calls.first().filter(|_| !self.stopping) else { return Ok(()) };
+        let Some(first) = calls.first().filter(|_| !self.stopping) else { return Ok(false) };
         let is_same = |call: &LastCall| call.module == first.module && call.generation == first.generation;
         if !calls.iter().all(is_same) {
-            return Ok(());
+            return Ok(false);
         }
         let what = format!("a worker that {how}");
         let death = Offence { module: &first.module, generation: first.generation, what: &what };
         if let Some(reason) = self.verdicts.note(id, &death, first.calls, worker.age(), Instant::now()) {
             self.refuse(&first.module, first.generation, &reason)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn on_signal(&mut self, signal: i32) {

@@ -1,5 +1,6 @@
 //! Sockets: listening, accepting, moving bytes.
 
+use super::process::exit_now;
 use crate::config::Bind;
 use anyhow::{Context, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -190,7 +191,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>, room: usize) -> Mov
         Ok(0) => return Moved::End,
         Ok(count) => count,
         Err(Errno::AGAIN) => return Moved::Blocked,
-        Err(_) => return Moved::End,
+        Err(error) => return ended(error),
     };
     // SAFETY: the kernel has initialised `count` bytes from `start` on, and the capacity holds them.
     unsafe { buffer.set_len(start + count) };
@@ -204,7 +205,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], more: bool) -> Moved {
         Ok(0) => Moved::Blocked,
         Ok(count) => Moved::Bytes(count),
         Err(Errno::AGAIN) => Moved::Blocked,
-        Err(_) => Moved::End,
+        Err(error) => ended(error),
     }
 }
 
@@ -215,7 +216,7 @@ pub fn send_both(socket: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> Moved {
         Ok(0) => Moved::Blocked,
         Ok(count) => Moved::Bytes(count),
         Err(Errno::AGAIN) => Moved::Blocked,
-        Err(_) => Moved::End,
+        Err(error) => ended(error),
     }
 }
 
@@ -225,8 +226,18 @@ pub fn send_file(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: &mut u64,
         Ok(0) => Moved::End,
         Ok(count) => Moved::Bytes(count),
         Err(Errno::AGAIN) => Moved::Blocked,
-        Err(_) => Moved::End,
+        Err(error) => ended(error),
     }
+}
+
+/// A connection that is over; and so is the process if it is not even a socket any more. Then a module has closed a
+/// descriptor that is not its own, and the number may be anybody's soon.
+fn ended(error: Errno) -> Moved {
+    if matches!(error, Errno::BADF | Errno::NOTSOCK) {
+        tracing::error!("a module has closed a descriptor of the server's ({error}); the worker ends");
+        exit_now(1);
+    }
+    Moved::End
 }
 
 /// Tells the client that nothing more will come, while its own bytes can still be read.

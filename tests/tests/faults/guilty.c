@@ -1,6 +1,8 @@
 /* Handlers that end their thread, or try to end the process. PATH_INFO says in which way; without one it answers. */
+#define _GNU_SOURCE
 #include "host.h"
 #include <fcntl.h>
+#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -68,6 +70,23 @@ static host_body *stream(int chunks, int crash_in_next, int crash_in_close) {
     self->crash_in_close = crash_in_close;
     return &self->base;
 }
+
+static pthread_mutex_t own = PTHREAD_MUTEX_INITIALIZER;
+
+/* Damages the list of free chunks, so that malloc fails while it holds its arena. */
+__attribute__((noinline)) static void crash_within_malloc(void) {
+    void *volatile chunk = malloc(3000), *volatile fence = malloc(24);
+    free(chunk);
+    ((void *volatile *)chunk)[1] = nowhere;
+    zero = malloc(9000) == fence;
+}
+
+static int crash_in_callback(struct dl_phdr_info *info, size_t size, void *data) {
+    write_to_nowhere();
+    return info == data && size;
+}
+
+static int look_at_callback(struct dl_phdr_info *info, size_t size, void *data) { return info == data && size; }
 
 __attribute__((noinline)) static void compute_for_ever(void) {
     for (;;) zero = 0;
@@ -148,6 +167,15 @@ HOST_EXPORT host_body *application(host_env *env, host_start_response *response)
     if (IS("/next")) return start(env, response, NULL), stream(0, 1, 0);
     if (IS("/next/later")) return start(env, response, NULL), stream(2, 1, 0);
     if (IS("/close")) return start(env, response, NULL), stream(1, 0, 1);
+    /* Within a lock of the process, and what needs that lock. */
+    if (IS("/lock/malloc")) crash_within_malloc();
+    if (IS("/lock/stdio")) flockfile(stdout), write_to_nowhere();
+    if (IS("/lock/dl")) dl_iterate_phdr(crash_in_callback, NULL);
+    if (IS("/lock/own")) pthread_mutex_lock(&own), write_to_nowhere();
+    if (IS("/take/malloc")) for (int i = 0; i < 8; i++) free(malloc(5000 + 1000 * i));
+    if (IS("/take/stdio")) flockfile(stdout), funlockfile(stdout);
+    if (IS("/take/dl")) dl_iterate_phdr(look_at_callback, NULL);
+    if (IS("/take/own")) pthread_mutex_lock(&own), pthread_mutex_unlock(&own);
     /* Without an end. */
     if (IS("/hang/loop")) compute_for_ever();
     if (IS("/hang/lock")) wait_for_ever();
@@ -200,6 +228,7 @@ HOST_EXPORT host_body *application(host_env *env, host_start_response *response)
     /* The whole process. */
     if (IS("/_exit")) _exit(4);
     if (IS("/kill")) kill(getpid(), SIGKILL);
+    if (IS("/close/all")) for (int fd = 3; fd < 1024; fd++) close(fd);
     if (IS("/thread")) {
         pthread_t thread;
         pthread_create(&thread, NULL, crash_on_a_thread, NULL);

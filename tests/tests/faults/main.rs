@@ -1,6 +1,7 @@
 //! Handlers that crash: each costs its own request, and nobody else anything.
 
 mod hangs;
+mod losses;
 
 use std::collections::BTreeSet;
 use tests::process::descriptors;
