@@ -7,6 +7,7 @@
 use super::elf::{self, Elf};
 use super::library::Library;
 use super::needed;
+use crate::sys::crash;
 use abi::ffi::{
     HOST_ABI, HOST_BLOCKING, HOST_INIT_CHECK, HOST_MODULE_MAGIC, HOST_NOT_THREAD_SAFE, HOST_STREAM_INPUT, host_init,
     host_module_info,
@@ -71,6 +72,8 @@ pub enum Phase {
     Description = b'D',
     /// Inside `host_module.init`.
     Init = b'I',
+    /// Inside what the module has put in the place of the host's signal handler.
+    Signals = b'S',
 }
 
 /// In front of the report on the pipe; its length as four bytes, lowest first, and its JSON follow.
@@ -86,6 +89,10 @@ pub fn main() -> ! {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let Ok(mut pipe) = keep_report_apart() else { leave(1) };
+    // As in a worker: what a module finds, and puts its own in the place of.
+    if crash::contain().is_err() {
+        leave(1);
+    }
     let report = inspect(&copy, &required, &mut |phase| {
         if pipe.write_all(&[phase as u8]).is_err() {
             leave(1);
@@ -111,8 +118,23 @@ fn inspect(copy: &Path, required: &[String], enter: &mut dyn FnMut(Phase)) -> Re
     report.symbols = reported_symbols(&elf, required);
     report.reasons = reasons_to_replace(&elf, copy);
     report.class = if report.reasons.is_empty() { ReloadClass::Swap } else { ReloadClass::Replace };
-    report.error = load(copy, &elf, required, &mut report, enter).err();
+    report.error = load(copy, &elf, required, &mut report, enter).and_then(|()| leaves_faults(enter)).err();
     report
+}
+
+/// What the module has loaded may handle its own faults, as language runtimes do, if it passes the others on.
+fn leaves_faults(enter: &mut dyn FnMut(Phase)) -> Result<(), String> {
+    for signal in crash::taken_over() {
+        enter(Phase::Signals);
+        if !crash::is_contained(signal) {
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+            return Err(format!(
+                "takes {name} over and does not pass on what is not its own: a crash could not be contained; call the \
+                 handler that was there before (sigaction(2))"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn load(

@@ -12,9 +12,11 @@
 //! a destructor, so that a look at it is a look at memory.
 
 mod place;
+mod proof;
 mod stack;
 
 pub use place::{Found, Place};
+pub use proof::{is_contained, taken_over};
 pub use stack::SignalStack;
 
 use super::process::exit_now;

@@ -175,6 +175,35 @@ fn a_build_that_hangs_is_refused_after_the_time_limit() {
     assert_eq!(reason_within(limit, &init, &[]), "hangs: its init did not finish in 0.3 s");
 }
 
+/// A module that puts a signal handler of its own in the place of the host's.
+fn with_handler(signal: &str, body: &str) -> String {
+    format!(
+        "{APPLICATION}
+         static struct sigaction before;
+         static void handle(int number, siginfo_t *info, void *context) {{ {body} }}
+         __attribute__((constructor)) void run(void) {{
+             struct sigaction action = {{.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK}};
+             sigaction({signal}, &action, &before);
+         }}"
+    )
+}
+
+#[test]
+fn a_build_that_takes_faults_over_is_refused_unless_it_passes_them_on() {
+    let lost = |name: &str| format!("takes {name} over and does not pass on what is not its own");
+    let parks = "for (;;) pause();";
+    starts_with(&reason_for(&with_handler("SIGSEGV", parks), &[]), &lost("SIGSEGV"));
+    starts_with(&reason_for(&with_handler("SIGBUS", parks), &[]), &lost("SIGBUS"));
+    let dies = reason_for(&with_handler("SIGSEGV", "_exit(5);"), &[]);
+    starts_with(&dies, "ended the process with status 5 in its signal handler, which was given a fault");
+    let default = "signal(number, SIG_DFL);";
+    starts_with(&reason_for(&with_handler("SIGBUS", default), &[]), "crashed with SIGBUS in its signal handler");
+    let mut stage = Stage::new();
+    let forwards = with_handler("SIGSEGV", "before.sa_sigaction(number, info, context);");
+    stage.cc(&stage.handler("good.so"), &forwards, &[]);
+    assert!(matches!(&stage.start()[0], Notice::Sound(_)));
+}
+
 #[test]
 fn init_is_told_that_this_is_a_check() {
     let source = format!(

@@ -261,6 +261,32 @@ fn a_build_that_always_crashes_gives_way_to_the_one_before() {
     }
 }
 
+/// As a language runtime does it: what is not its own it passes on.
+#[test]
+fn a_crash_is_contained_also_if_a_module_has_taken_the_signal_over() {
+    let fixture = Fixture::start(&["--threads", "1"]);
+    let source = r#"
+        #define _GNU_SOURCE
+        #include "host.h"
+        #include <signal.h>
+        static struct sigaction before;
+        static void pass_on(int signal, siginfo_t *info, void *context) { before.sa_sigaction(signal, info, context); }
+        __attribute__((constructor)) static void take_over(void) {
+            struct sigaction action = {.sa_sigaction = pass_on, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+            sigaction(SIGSEGV, &action, &before);
+        }
+        HOST_EXPORT host_body *application(host_env *env, host_start_response *start_response) {
+            start_response->call(start_response, HOST_STR("200 OK"), NULL, 0, NULL);
+            return env->bytes(env, HOST_STR("answered\n"));
+        }"#;
+    fixture.site.compile("runtime", source);
+    fixture.server.wait_for_log("loaded runtime generation 1", PATIENCE);
+    assert_eq!(fixture.server.get("/runtime.so").text(), "answered\n");
+    fixture.assert_fate("/segv", Error);
+    fixture.assert_fate("/stack", Error);
+    assert_eq!(fixture.server.get("/runtime.so").text(), "answered\n");
+}
+
 /// Crashes of all kinds, one after the other from each of several clients, without a pause.
 #[test]
 fn a_storm_of_crashes_costs_nobody_else_and_leaves_nothing_behind() {

@@ -178,6 +178,9 @@ impl Message {
             Some(phase) if *phase == Phase::Constructor as u8 => "its constructor",
             Some(phase) if *phase == Phase::Description as u8 => "reading its host_module",
             Some(phase) if *phase == Phase::Init as u8 => "its init",
+            Some(phase) if *phase == Phase::Signals as u8 => {
+                "its signal handler, which was given a fault that is not its own"
+            }
             _ => "reading its file",
         }
     }
