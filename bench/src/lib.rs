@@ -24,5 +24,7 @@ pub mod sample;
 pub mod server;
 pub mod start;
 pub mod table;
+pub mod trial;
+pub mod vitals;
 
 pub use sample::Sample;
