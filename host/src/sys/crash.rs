@@ -14,7 +14,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use std::time::Instant;
 
@@ -44,7 +44,17 @@ pub struct Fault {
     pub instruction: usize,
     /// The stack pointer at that time; 0 if unknown.
     pub stack: usize,
+    /// What the call was about, if it has said so.
+    pub subject: Option<Subject>,
 }
+
+/// What a call is about: an address, for who knows what is there. After a crash it stays there for ever, since the thread
+/// whose it is never runs again.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject(pub NonNull<()>);
+
+// SAFETY: it is an address; whoever looks there says why it may.
+unsafe impl Send for Subject {}
 
 /// How code can end a thread that is not its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +79,7 @@ struct Watch {
     suspect: &'static Suspect,
     heir: *const (),
     belongings: *const (),
+    subject: Cell<Option<Subject>>,
     /// Gives the belongings to the heir.
     leave: unsafe fn(*const (), *const (), Fault),
 }
@@ -122,8 +133,13 @@ pub fn watched<T, H: Heir<T>, R>(
 ) -> (T, R) {
     // All that follows reaches them through this pointer, which the heir is given.
     let own = &raw mut belongings;
-    let watch =
-        Watch { suspect, heir: ptr::from_ref(heir).cast(), belongings: own.cast_const().cast(), leave: leave::<T, H> };
+    let watch = Watch {
+        suspect,
+        heir: ptr::from_ref(heir).cast(),
+        belongings: own.cast_const().cast(),
+        subject: Cell::new(None),
+        leave: leave::<T, H>,
+    };
     let set = |watch: *const Watch| WATCH.with(|cell| cell.store(watch.cast_mut(), Ordering::Relaxed));
     set(&raw const watch);
     // The handler runs on this thread: it is enough that the compiler keeps the order.
@@ -138,6 +154,18 @@ pub fn watched<T, H: Heir<T>, R>(
         exit_now(0);
     }
     (belongings, result)
+}
+
+/// Says what the call of this thread is about from now on; without a call, nobody listens. `None`: what it was about is
+/// about to be gone.
+pub fn call_is_about(subject: Option<Subject>) {
+    let watch = WATCH.with(|cell| cell.load(Ordering::Relaxed));
+    // SAFETY: it is set while the watch is on this thread's stack.
+    if let Some(watch) = unsafe { watch.as_ref() } {
+        watch.subject.set(subject);
+        // As in `watched`.
+        compiler_fence(Ordering::SeqCst);
+    }
 }
 
 /// # Safety
@@ -222,7 +250,8 @@ fn end_call(kind: Kind) {
     unsafe { libc::sigfillset(&raw mut all) };
     // SAFETY: as above; the old mask is not asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, ptr::null_mut()) };
-    end_thread(watch, Fault { suspect: watch.suspect, kind, instruction: 0, stack: 0 })
+    let subject = watch.subject.get();
+    end_thread(watch, Fault { suspect: watch.suspect, kind, instruction: 0, stack: 0, subject })
 }
 
 /// Who waits for this thread, if it is in a module's code and not a forked copy.
@@ -246,7 +275,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
         Some(watch) => {
             // SAFETY: as above.
             let (instruction, stack) = registers(unsafe { &*context.cast::<libc::ucontext_t>() });
-            end_thread(watch, Fault { suspect: watch.suspect, kind: Kind::Signal(signal), instruction, stack })
+            let (suspect, kind, subject) = (watch.suspect, Kind::Signal(signal), watch.subject.get());
+            end_thread(watch, Fault { suspect, kind, instruction, stack, subject })
         }
         None => {
             // The instruction is executed again, or abort(3) goes on, and the process ends as it would have.
@@ -448,7 +478,7 @@ mod tests {
         let copy = std::env::current_exe().unwrap();
         let suspect = Suspect::new("m", 1, copy.clone());
         let instruction = stack_words as fn(usize) -> Vec<usize> as usize;
-        let fault = Fault { suspect, kind: Kind::Signal(libc::SIGSEGV), instruction, stack: 16 };
+        let fault = Fault { suspect, kind: Kind::Signal(libc::SIGSEGV), instruction, stack: 16, subject: None };
         let (place, found) = fault.place().expect("the test is code of its own file");
         assert_eq!((place.file, found), (copy, Found::Exactly));
         let nowhere = Fault { suspect: Suspect::new("m", 1, "/nowhere".into()), instruction: 16, ..fault };
