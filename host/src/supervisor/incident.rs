@@ -1,56 +1,116 @@
-//! Incidents in words: where in the module's source it happened.
+//! Incidents: in words, with where in the module's source it happened; and in a file each, with the request.
 //!
 //! This is done in the supervisor, because a worker in which a module has crashed begins nothing; and on a thread of its own,
 //! because it reads whole files while a replacement is to be led to its service.
 
+mod record;
+mod redact;
+
+pub use record::{Kept, Record, folder, numbers, read};
+
+use super::Event;
+use super::crew::WorkerId;
+use crate::log;
+use crate::request::Excerpt;
 use crate::server::Incident;
 use addr2line::gimli::{DwarfSections, EndianSlice, RunTimeEndian, SectionId};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
-/// Logs crashes, one after the other. Dropping it waits for the last line.
+/// Logs crashes, one after the other, and keeps their requests. Dropping it waits for the last line.
 pub(super) struct Reporter {
-    incidents: Option<mpsc::Sender<(Incident, u32)>>,
+    crashes: Option<mpsc::Sender<Crash>>,
     thread: Option<JoinHandle<()>>,
+    /// Requests of crashes that have not been told yet, by worker and its number.
+    excerpts: HashMap<(WorkerId, u64), Excerpt>,
+    /// Crashes that wait for the thread.
+    waiting: Arc<AtomicUsize>,
+}
+
+struct Crash {
+    incident: Incident,
+    pid: u32,
+    at: SystemTime,
+    excerpt: Option<Excerpt>,
 }
 
 impl Reporter {
-    /// Starts its thread.
+    /// Starts its thread. The files are made below `runtime`; `events` is told of each incident.
     ///
     /// # Errors
-    /// The system has no more threads.
-    pub(super) fn start() -> std::io::Result<Reporter> {
-        let (incidents, to_report) = mpsc::channel();
+    /// There is no room for a folder or a thread.
+    pub(super) fn start(runtime: &Path, events: mpsc::Sender<Event>) -> std::io::Result<Reporter> {
+        let folder = folder(runtime);
+        record::create_folder(&folder)?;
+        let (crashes, to_report) = mpsc::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let still_waiting = Arc::clone(&waiting);
         let report = move || {
-            for (incident, pid) in to_report {
-                tracing::error!("{} (worker {pid})", describe(&incident));
+            for (number, crash) in (1..).zip(to_report) {
+                let record = report(&folder, number, crash);
+                still_waiting.fetch_sub(1, Ordering::Relaxed);
+                // Nobody receives any more when the supervisor ends.
+                _ = events.send(Event::Told(record));
             }
         };
         let thread = std::thread::Builder::new().name("incidents".to_owned()).spawn(report)?;
-        Ok(Reporter { incidents: Some(incidents), thread: Some(thread) })
+        Ok(Reporter { crashes: Some(crashes), thread: Some(thread), excerpts: HashMap::new(), waiting })
     }
 
-    /// Has a crash in the worker with this process id logged.
-    pub(super) fn report(&self, incident: Incident, pid: u32) {
-        if let Some(incidents) = &self.incidents {
-            // The thread ends only with this value.
-            _ = incidents.send((incident, pid));
-        }
+    /// The request of a crash of which that worker will tell.
+    pub(super) fn expect(&mut self, worker: WorkerId, crash: u64, excerpt: Option<Excerpt>) {
+        let excerpt = excerpt.filter(|_| self.excerpts.len() < WAITING_MAX);
+        self.excerpts.extend(excerpt.map(|excerpt| ((worker, crash), excerpt)));
+    }
+
+    /// Has a crash in that worker, with this process id, logged.
+    pub(super) fn report(&mut self, worker: WorkerId, crash: u64, incident: Incident, pid: u32) {
+        let excerpt = self.excerpts.remove(&(worker, crash));
+        let Some(crashes) = &self.crashes else { return };
+        // Each is some 100 KiB of memory.
+        let excerpt = excerpt.filter(|_| self.waiting.load(Ordering::Relaxed) < WAITING_MAX);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // The thread ends only with this value.
+        _ = crashes.send(Crash { incident, pid, at: SystemTime::now(), excerpt });
+    }
+
+    /// A worker has ended: it tells of nothing any more.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.excerpts.retain(|(of, _), _| *of != worker);
     }
 }
 
 impl Drop for Reporter {
     fn drop(&mut self) {
-        self.incidents = None;
+        self.crashes = None;
         // It panics nowhere, and if it did, the panic has been logged.
         _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
+/// Keeps the request of a crash, and logs what has happened.
+fn report(folder: &Path, number: u64, crash: Crash) -> Record {
+    let Crash { incident, pid, at, excerpt } = crash;
+    let (request, bytes) = excerpt.map(record::keep).unzip();
+    let text = describe(&incident, request.as_ref());
+    let Incident { module, generation, .. } = incident;
+    let mut record = Record { number, at: log::time(at), module, generation, worker: pid, text, request };
+    if let Err(error) = record::write(folder, &record, &bytes.unwrap_or_default()) {
+        tracing::warn!("cannot keep incident {number} in {}: {error}", folder.display());
+        record.request = None;
+    }
+    let text = &record.text;
+    tracing::error!("{text}; the worker is being replaced (worker {pid}, incident {number})");
+    record
+}
+
 /// What is logged of a crash: whose it is, what it was, where in the code, and at which request.
-fn describe(incident: &Incident) -> String {
+fn describe(incident: &Incident, kept: Option<&Kept>) -> String {
     let Incident { module, generation, what, place, is_exact, request, .. } = incident;
     let relation = if *is_exact { " in" } else { ", called by" };
     let place = match place {
@@ -58,11 +118,15 @@ fn describe(incident: &Incident) -> String {
         None if what.starts_with("SIG") => " at a pointer that it gave to the server".to_owned(),
         None => String::new(),
     };
-    let during = match request.as_str() {
-        "" => "while it made more of a response".to_owned(),
-        request => format!("({request})"),
+    let during = match (request.as_str(), kept) {
+        ("", None) => "while it made more of a response".to_owned(),
+        ("", Some(kept)) => {
+            let line = kept.line.rsplit_once(' ').map_or(kept.line.as_str(), |(line, _version)| line);
+            format!("while it made more of a response ({line})")
+        }
+        (request, _) => format!("({})", record::redact_request_line(request, &mut redact::Names::new())),
     };
-    format!("{module} generation {generation} crashed: {what}{place} {during}; the worker is being replaced")
+    format!("{module} generation {generation} crashed: {what}{place} {during}")
 }
 
 /// ` function at source:line, file+0xoffset`, as far as the file tells.
@@ -107,3 +171,6 @@ fn source_line(object: &object::File<'_>, address: u64) -> Option<String> {
     let told = (location.file?, location.line?);
     Some(format!("{}:{}", told.0, told.1))
 }
+
+/// Requests that wait to be written at a time.
+const WAITING_MAX: usize = 64;

@@ -7,7 +7,9 @@
 
 pub mod admission;
 pub mod builds;
+pub mod console;
 mod crew;
+mod history;
 mod incident;
 mod rollout;
 pub mod runtime;
@@ -18,13 +20,14 @@ use crate::config::{Bind, Config};
 use crate::control::{Order, Report};
 use crate::exit::Exit;
 use crate::log::{self, Role};
+use crate::request::Excerpt;
 use crate::sys::process;
 use crate::sys::socket::{self, Address, SocketFile};
 use anyhow::Context;
-use builds::{Builds, Notice};
+use builds::{Build, Builds, Notice};
 use crew::{Crew, Phase, WorkerId};
-use incident::Reporter;
-use rollout::Modules;
+use incident::{Record, Reporter};
+use rollout::{Kept, Modules, Return};
 use runtime::Runtime;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::collections::{BTreeMap, VecDeque};
@@ -51,6 +54,12 @@ pub(crate) enum Event {
     Report(WorkerId, Report, Vec<OwnedFd>),
     Ended(WorkerId, std::io::Result<ExitStatus>),
     Signal(i32),
+    /// Somebody asks at the console.
+    Asked(console::Request, console::Reply),
+    /// A build that is to answer again has been copied.
+    Copied(Return, std::io::Result<Build>, console::Reply),
+    /// An incident is in the log, and in its file.
+    Told(Record),
 }
 
 struct Supervisor {
@@ -66,6 +75,11 @@ struct Supervisor {
     stopping: bool,
     verdicts: Verdicts,
     reporter: Reporter,
+    /// The last ones, oldest first.
+    incidents: VecDeque<Record>,
+    /// For threads of ours that have something for the loop.
+    sender: mpsc::Sender<Event>,
+    started: Instant,
     _runtime: Runtime,
 }
 
@@ -94,9 +108,13 @@ impl Supervisor {
         let (sender, events) = mpsc::channel();
         forward_signals(sender.clone()).map_err(with(Exit::Failure))?;
         let builds = start_builds(&config, &runtime, sender.clone()).map_err(with(Exit::Failure))?;
+        if let Err(error) = console::start(runtime.path(), sender.clone()) {
+            tracing::warn!("host status and host rollback cannot reach this server: {error:#}");
+        }
+        let reporter = Reporter::start(runtime.path(), sender.clone());
         let config = Arc::new(config);
         let mut supervisor = Supervisor {
-            crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), sender),
+            crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), sender.clone()),
             config,
             events,
             modules: Modules::default(),
@@ -105,7 +123,10 @@ impl Supervisor {
             announced: false,
             stopping: false,
             verdicts: Verdicts::default(),
-            reporter: Reporter::start().map_err(|error| Failure { exit: Exit::Worker, error: error.into() })?,
+            reporter: reporter.map_err(|error| Failure { exit: Exit::Worker, error: error.into() })?,
+            incidents: VecDeque::new(),
+            sender,
+            started: Instant::now(),
             _runtime: runtime,
         };
         if let Err(failure) = supervisor.open() {
@@ -160,6 +181,14 @@ impl Supervisor {
                 Some(Event::Report(worker, report, descriptors)) => self.on_report(worker, report, descriptors)?,
                 Some(Event::Ended(worker, status)) => self.on_end(worker, status)?,
                 Some(Event::Signal(signal)) => self.on_signal(signal),
+                Some(Event::Asked(request, reply)) => self.on_asked(request, reply),
+                Some(Event::Copied(chosen, copy, reply)) => self.on_copied(chosen, copy, reply),
+                Some(Event::Told(record)) => {
+                    self.incidents.push_back(record);
+                    if self.incidents.len() > INCIDENTS_MAX {
+                        self.incidents.pop_front();
+                    }
+                }
                 None => {}
             }
             for (worker, module, generation) in self.crew.act_on_deadlines(&self.modules, self.stopping) {
@@ -179,12 +208,18 @@ impl Supervisor {
         }
         match self.modules.note(notice) {
             rollout::Change::None => {}
-            rollout::Change::Load(build) if build.needs_new_worker() && self.crew.has_loaded(&build.module) => {
-                self.crew.replace_all(&self.modules);
-            }
-            rollout::Change::Load(build) => self.crew.load(&build),
+            rollout::Change::Load(build) => self.roll_out(&build),
             rollout::Change::Announce(module) => self.crew.tell_all(|| Order::Announce { module: module.clone() }),
             rollout::Change::Remove(module) => self.crew.tell_all(|| Order::Remove { module: module.clone() }),
+        }
+    }
+
+    /// Has every worker answer with a build that is the module's from now on.
+    fn roll_out(&mut self, build: &Arc<Kept>) {
+        if build.needs_new_worker() && self.crew.has_loaded(&build.module) {
+            self.crew.replace_all(&self.modules);
+        } else {
+            self.crew.load(build);
         }
     }
 
@@ -212,11 +247,14 @@ impl Supervisor {
                 return Err(Failure { exit: Exit::Worker, error: anyhow::anyhow!("a worker cannot start: {reason}") });
             }
             Report::Failed(reason) => self.crew.failed(id, &reason),
-            Report::Crashed(incident) => {
+            Report::Excerpt { crash, .. } => {
+                self.reporter.expect(id, crash, Excerpt::from_report(&report, descriptors));
+            }
+            Report::Crashed { crash, incident } => {
                 let pid = self.crew.taint(id, &self.modules).unwrap_or_default();
                 let verdict = self.verdicts.note(id, &incident, Instant::now());
                 let (module, generation) = (incident.module.clone(), incident.generation);
-                self.reporter.report(incident, pid);
+                self.reporter.report(id, crash, incident, pid);
                 if let Some(reason) = verdict {
                     self.refuse(&module, generation, &reason)?;
                 }
@@ -244,6 +282,7 @@ impl Supervisor {
 
     fn on_end(&mut self, id: WorkerId, status: std::io::Result<ExitStatus>) -> Result<(), Failure> {
         let Some(worker) = self.crew.remove(id) else { return Ok(()) };
+        self.reporter.forget(id);
         let how = startup::describe_end(&status);
         let mut is_explained = false;
         if let Some((module, generation)) = worker.loading().filter(|_| worker.is_active() && !self.stopping) {
@@ -341,6 +380,9 @@ fn forward_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(forward)?;
     Ok(())
 }
+
+/// Incidents that are remembered, as many as have a file.
+const INCIDENTS_MAX: usize = 100;
 
 /// For everything but connections: modules may open files of their own.
 const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 1024;
