@@ -140,6 +140,16 @@ fn builds_of_which_a_process_can_hold_one_go_back_by_new_workers() {
     load.finish().assert_nothing_lost();
 }
 
+#[test]
+fn the_command_waits_for_a_build_that_takes_long_to_start() {
+    let site = Site::new();
+    probe::build(&site, "probe", 1, &["-DSERVE=wait_ms(300)"]);
+    let server = site.start(&["--workers", "2", "--threads", "1"]);
+    reload(&site, &server, 2, &[]);
+    says(&site, &["rollback", "probe"]);
+    assert_answers(&server, 1);
+}
+
 /// Says by which version it was answered, and what has been called in that build's own memory.
 const LIFE: &str = r#"#include "host.h"
     #include <stdio.h>

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -102,12 +103,14 @@ fn list(servers: &[Found]) -> String {
 /// # Errors
 /// Nobody listens there, or answers.
 pub(super) fn ask(folder: &Path, request: &Request, patience: Duration) -> Result<Answer> {
+    let owner = std::fs::symlink_metadata(folder)?.uid();
     let folder = socket::Folder::open(folder)?;
     let mut server = UnixStream::connect(folder.path_of(SOCKET)).context("the server does not listen")?;
     let (user, own) = (socket::peer_user(server.as_fd())?, rustix::process::geteuid().as_raw());
-    // SECURITY: the folders that are searched lie in folders of everybody; what another user has laid there is no server.
-    if user != own && own != 0 {
-        bail!("it is a server of user {user}");
+    // SECURITY: the folders that are searched lie in folders of everybody. What another user has laid there is no server,
+    // nor is it the folder of one.
+    if user != own && own != 0 || user != owner {
+        bail!("it is a server of user {user}, in a folder of user {owner}");
     }
     server.set_read_timeout(Some(patience))?;
     server.set_write_timeout(Some(patience))?;
