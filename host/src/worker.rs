@@ -146,7 +146,9 @@ impl Worker {
                 Notice::Crashed(incident, excerpt) => {
                     let crash = crashes.fetch_add(1, Ordering::Relaxed);
                     // Without it the crash is told all the same.
-                    excerpt.and_then(|excerpt| excerpt.report(crash)).map(|excerpt| reports.send(excerpt));
+                    if let Some(excerpt) = excerpt.and_then(|excerpt| excerpt.report(crash)) {
+                        _ = reports.send(excerpt);
+                    }
                     (Report::Crashed { crash, incident }, Vec::new())
                 }
                 Notice::Quiet => (Report::Quiet, Vec::new()),

@@ -192,27 +192,26 @@ impl Modules {
         Ok(Return { build: Arc::clone(build), instead_of: module.build.as_ref().map(|build| build.serial) })
     }
 
-    /// Lets that build answer again, of which this is a fresh copy, and tells `reply` when it does so everywhere.
-    ///
-    /// # Errors
-    /// Gives the copy back if things have changed since the build was chosen.
-    pub(super) fn go_back(&mut self, chosen: &Return, copy: Build, reply: Reply) -> Result<Arc<Kept>, Build> {
+    /// Lets that build answer again, of which this is a fresh copy, and tells `reply` when it does so everywhere. `None`
+    /// if things have changed since the build was chosen: then the copy is still the caller's.
+    pub(super) fn go_back(&mut self, chosen: &Return, copy: &Build, reply: Reply) -> Option<Arc<Kept>> {
         let generation = chosen.build.generation;
-        let Some(module) = self.modules.get_mut(&copy.module) else { return Err(copy) };
+        let module = self.modules.get_mut(&copy.module)?;
         let is_current = module.build.as_ref().map(|build| build.serial) == chosen.instead_of;
-        if !is_current || module.history.take(generation).is_none() {
-            return Err(copy);
+        if !is_current {
+            return None;
         }
+        module.history.take(generation)?;
         let former = module.build.clone();
         let from = former.as_ref().map(|former| former.generation);
-        let build = self.begin(copy, Cause::Return { from, reply });
+        let build = self.begin(copy.clone(), Cause::Return { from, reply });
         let history = &mut self.modules.entry(build.module.clone()).or_default().history;
         if let Some(former) = former {
             // Also one that was on its way itself: it can be named.
             history.keep(former.generation, former);
         }
         history.leave_those_after(generation);
-        Ok(build)
+        Some(build)
     }
 
     /// Lets a build answer from now on.

@@ -50,14 +50,14 @@ impl Supervisor {
                 builds::discard(&copy);
                 STOPPING.to_owned()
             }
-            Ok(copy) => match self.modules.go_back(&chosen, copy, reply) {
-                Ok(build) => {
+            Ok(copy) => match self.modules.go_back(&chosen, &copy, reply) {
+                Some(build) => {
                     let is_older = self.modules.get(&build.module).is_some_and(|now| now.rolled_back_from().is_some());
                     // The file that is there must not be taken again by the next SIGHUP.
                     self.builds.hold(&build.module, is_older);
                     return self.roll_out(&build);
                 }
-                Err(copy) => {
+                None => {
                     builds::discard(&copy);
                     format!("{} has changed meanwhile; see host status", copy.module)
                 }
