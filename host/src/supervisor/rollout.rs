@@ -256,7 +256,8 @@ impl Modules {
                 Cause::Return { from, reply } => {
                     let from = *from;
                     let instead = from.map(|from| format!(" from {from}")).unwrap_or_default();
-                    tracing::info!("rolled {module} back to generation {generation}{instead} in {ms} ms");
+                    let way = if from.is_some_and(|from| from < generation) { "forward" } else { "back" };
+                    tracing::info!("rolled {module} {way} to generation {generation}{instead} in {ms} ms");
                     // Who asked may have lost patience.
                     _ = reply.send(Answer::RolledBack { module: module.clone(), generation, from });
                 }

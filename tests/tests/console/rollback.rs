@@ -55,6 +55,7 @@ fn going_back_under_load_loses_nothing_and_the_command_ends_when_it_is_true() {
     server.wait_for_log("rolled probe back to generation 2 from 3 in ", PATIENCE);
     go(&[], 1, "probe: generation 1 answers, instead of 2\n");
     go(&["3"], 3, "probe: generation 3 answers, instead of 1\n");
+    server.wait_for_log("rolled probe forward to generation 3 from 1 in ", PATIENCE);
     go(&["2"], 2, "probe: generation 2 answers, instead of 3\n");
     assert_eq!(workers(&server), before, "all of it happens in the running worker");
     // A new build ends it.
