@@ -5,11 +5,13 @@
 //! 3. The arguments are parsed again over those defaults, so that clap decides what wins.
 //! 4. What needs more than one value, or the file system, is checked (`Cli::config`).
 
+mod commands;
 mod sources;
 
 use crate::config::{ApplicationName, Bind, Config, EnvPair, Limits, LogFormat, Mount, Timeouts, values};
 use crate::exit::Exit;
 use crate::log;
+use crate::supervisor::console;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::{OsStr, OsString};
@@ -25,6 +27,8 @@ pub enum Invocation {
     Serve(Box<Config>),
     /// `host check FILE…`
     Check(Vec<PathBuf>),
+    /// `host status`, `host rollback`, `host replay`
+    Console(console::Command),
     /// `host generate …`
     Generate(Generate),
 }
@@ -50,6 +54,7 @@ pub fn parse(
     let bare = Cli::from_arg_matches(&Cli::command().try_get_matches_from(&arguments)?)?;
     match bare.command {
         Some(Command::Check { files }) => return Ok(Invocation::Check(files)),
+        Some(Command::Server(command)) => return Ok(Invocation::Console(command.checked(&environment)?)),
         Some(Command::Generate { what }) => return Ok(Invocation::Generate(what)),
         None => {}
     }
@@ -142,6 +147,8 @@ enum Command {
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
     },
+    #[command(flatten)]
+    Server(commands::ServerCommand),
     /// Print the C header, the manual page or shell completions
     Generate {
         #[command(subcommand)]

@@ -2,8 +2,9 @@
 
 use crate::config::Config;
 use crate::handler::Loadable;
+use crate::request::Excerpt;
 use crate::server::{Handover, HandoverState, Incident};
-use crate::sys::channel::Channel;
+use crate::sys::channel::{Channel, memory_file, read_memory_file};
 use crate::sys::socket::Address;
 use anyhow::Context;
 use serde::de::DeserializeOwned;
@@ -64,8 +65,25 @@ pub enum Report {
     Serving,
     /// The worker cannot serve at all.
     Failed(String),
+    /// A request at which a module has crashed, of which [`Report::Crashed`] will tell. The head and the content come in a
+    /// memfd, which may get lost; that a module has crashed must not.
+    Excerpt {
+        /// Which crash of this worker.
+        crash: u64,
+        /// How many of the bytes are the head's.
+        head_bytes: usize,
+        /// As [`Excerpt::head_is_whole`].
+        head_is_whole: bool,
+        /// As [`Excerpt::content_bytes`].
+        content_bytes: Option<u64>,
+    },
     /// A module has crashed in this worker, which has to be replaced.
-    Crashed(Incident),
+    Crashed {
+        /// Which crash of this worker.
+        crash: u64,
+        /// What has happened.
+        incident: Incident,
+    },
     /// While draining: a connection for another worker. Its descriptors come along.
     Handover(HandoverState),
     /// After [`Order::Drain`]: no request begins here any more.
@@ -99,6 +117,23 @@ pub fn receive<T: DeserializeOwned>(channel: &Channel) -> anyhow::Result<Option<
 /// Whether an error of [`receive`] concerns one message only, so that the next one may be well.
 pub fn is_lost_message(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
+}
+
+impl Excerpt {
+    /// The message that carries it; `None` if there is no descriptor to be had.
+    pub fn report(&self, crash: u64) -> Option<(Report, Vec<OwnedFd>)> {
+        let bytes = memory_file(&[&*self.head, &*self.content].concat()).ok()?;
+        let Excerpt { head_is_whole, content_bytes, .. } = *self;
+        Some((Report::Excerpt { crash, head_bytes: self.head.len(), head_is_whole, content_bytes }, vec![bytes]))
+    }
+
+    /// What such a message carried; `None` if it makes no sense.
+    pub fn from_report(report: &Report, descriptors: Vec<OwnedFd>) -> Option<Excerpt> {
+        let Report::Excerpt { head_bytes, head_is_whole, content_bytes, .. } = *report else { return None };
+        let mut head = read_memory_file(descriptors.into_iter().next()?).ok()?;
+        let content = (head_bytes <= head.len()).then(|| head.split_off(head_bytes))?;
+        Some(Excerpt { head, head_is_whole, content, content_bytes })
+    }
 }
 
 /// A connection under way, from a message that carried it.

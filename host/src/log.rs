@@ -100,7 +100,7 @@ where
         if let Some((role, process)) = self.signature {
             values.fields.push((role, process.into()));
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now = milliseconds(SystemTime::now());
         let line = match self.format {
             LogFormat::Text => text_line(now, *event.metadata().level(), &values)?,
             LogFormat::Json => json_line(now, *event.metadata().level(), values),
@@ -201,6 +201,23 @@ fn level_name(level: Level) -> &'static str {
         Level::DEBUG => "debug",
         Level::TRACE => "trace",
     }
+}
+
+/// A time as the log writes it: RFC 3339 in UTC with milliseconds.
+pub fn time(time: SystemTime) -> String {
+    timestamp(milliseconds(time))
+}
+
+/// Text of others for a terminal: without what would steer it, or begin another line.
+pub fn visible(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    // Writing to a String cannot fail.
+    _ = push_visible(&mut line, text);
+    line
+}
+
+fn milliseconds(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
 }
 
 /// RFC 3339 in UTC with milliseconds.

@@ -64,6 +64,7 @@ fn command_line() -> ExitCode {
     match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(Invocation::Serve(config)) => host::supervisor::run(*config),
         Ok(Invocation::Check(files)) => host::supervisor::builds::command(&files),
+        Ok(Invocation::Console(command)) => host::supervisor::console::run(&command),
         Ok(Invocation::Generate(what)) => match what.write(&mut std::io::stdout().lock()) {
             Ok(()) => Exit::Success.into(),
             Err(_) => Exit::Failure.into(),

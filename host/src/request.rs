@@ -1,5 +1,9 @@
 //! A request that has been received: its head, its path, its content, and between whom.
 
+mod excerpt;
+
+pub use excerpt::{CONTENT_BYTES_MAX, Excerpt, HEAD_BYTES_MAX};
+
 use crate::http::head::Head;
 use crate::http::path::Path;
 use crate::response::Fields;

@@ -12,7 +12,7 @@ use crate::response::{Body, Fields, Response, Status};
 use crate::site::{Site, Target};
 use std::sync::Arc;
 
-pub use crate::handler::{Answer, Place, Ticket, answer};
+pub use crate::handler::{Answer, Place, Ticket, answer, excerpt};
 
 /// Decides routes.
 pub struct Router {

@@ -19,6 +19,7 @@ use crate::sys::socket::Address;
 use anyhow::{Context, bail};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -141,10 +142,18 @@ impl Worker {
 
     fn serve(&self, Prepared { listeners, site, spool }: Prepared) -> anyhow::Result<()> {
         let reports = self.reports.clone();
+        let crashes = AtomicU64::new(0);
         let notice = move |notice| {
             let outgoing = match notice {
                 Notice::Handover(handover) => (Report::Handover(handover.state), handover.descriptors),
-                Notice::Crashed(incident) => (Report::Crashed(incident), Vec::new()),
+                Notice::Crashed(incident, excerpt) => {
+                    let crash = crashes.fetch_add(1, Ordering::Relaxed);
+                    // Without it the crash is told all the same.
+                    if let Some(excerpt) = excerpt.and_then(|excerpt| excerpt.report(crash)) {
+                        _ = reports.send(excerpt);
+                    }
+                    (Report::Crashed { crash, incident }, Vec::new())
+                }
                 Notice::Quiet => (Report::Quiet, Vec::new()),
                 Notice::Done => (Report::Done, Vec::new()),
             };

@@ -1,6 +1,7 @@
 //! The command line as a whole: precedence, origins of errors, and that no option is without variable, key and doc.
 
 use super::*;
+use crate::supervisor::console::Command;
 use clap::ArgAction;
 
 /// A folder with the default site in it, named by absolute options so that no test changes the current folder.
@@ -211,6 +212,17 @@ fn commands_need_no_site() {
     assert!(
         matches!(parse_texts(&["host", "check", "a.so"], &nothing), Ok(Invocation::Check(files)) if files.len() == 1)
     );
+    let Ok(Invocation::Console(Command::Rollback { server, module, generation })) =
+        parse_texts(&["host", "rollback", "admin/ctime", "3"], &[("HOST_RUNTIME", "/r"), nothing[0]])
+    else {
+        panic!()
+    };
+    assert_eq!((module.as_str(), generation, server.runtime), ("admin/ctime", Some(3), Some("/r".into())));
+    assert!(parse_texts(&["host", "rollback", "libctime.so"], &nothing).is_err());
+    assert!(matches!(
+        parse_texts(&["host", "replay", "12", "--to", "8080"], &nothing),
+        Ok(Invocation::Console(Command::Replay { incident: 12, to: Some(_), .. }))
+    ));
     for (what, expected) in [("header", "host_env"), ("man", ".TH host 1")] {
         let Ok(Invocation::Generate(what)) = parse_texts(&["host", "generate", what], &nothing) else { panic!() };
         let mut out = Vec::new();

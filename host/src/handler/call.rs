@@ -248,6 +248,7 @@ impl Stream for ModuleStream {
     }
 
     fn next(&mut self, wire: &mut dyn Wire) -> Chunk<'_> {
+        self.held.attend();
         let body = &mut self.body;
         // SAFETY: this is a call of the request, and the chunk is borrowed from the stream, which the following call
         // borrows anew.
@@ -264,6 +265,7 @@ impl Stream for ModuleStream {
 
     fn close(mut self: Box<Self>) {
         let ModuleStream { held, body, .. } = &mut *self;
+        held.attend();
         held.during_close(|| body.close());
     }
 }

@@ -12,9 +12,9 @@ use super::body::{Content, HostBody};
 use super::environ::{ABSENT, Environ, Sources};
 use super::foreign::Foreign;
 use super::generation::{Generation, no_extension};
-use crate::request::Request;
+use crate::request::{Excerpt, Request};
 use crate::response::{FieldError, Fields, Status, Wire, WireError};
-use crate::sys::crash::{self, CalledBack};
+use crate::sys::crash::{self, CalledBack, Fault, Subject};
 use abi::ffi::*;
 use rustix::fs::OFlags;
 use std::cell::Cell;
@@ -100,7 +100,13 @@ impl Held {
         state.generation = Some(generation);
         state.request = Some(request);
         state.environ.begin(script_name_bytes);
+        held.attend();
         held
+    }
+
+    /// Says that the call of this thread is about this request.
+    pub(super) fn attend(&self) {
+        crash::call_is_about(Some(Subject(self.0.cast())));
     }
 
     /// The state, between calls.
@@ -151,12 +157,23 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        crash::call_is_about(None);
         self.state().reset();
         // To this thread, where the next request is most likely to find it in the processor's caches. One is enough: a
         // thread is in one call at a time. A thread that is ending has no place for it any more.
         let surplus = SPARE.try_with(|spare| spare.0.replace(Some(self.0))).unwrap_or(Some(self.0));
         surplus.into_iter().for_each(free);
     }
+}
+
+/// The beginning of the request that a call was about which has crashed.
+pub fn excerpt(fault: &Fault) -> Option<Excerpt> {
+    let exchange: NonNull<Exchange> = fault.subject?.0.cast();
+    // SAFETY: only `Held::attend` says what a call is about, and `Held` says when that ends. So it was an exchange when its
+    // thread crashed; the thread, which held it, never runs again, and nobody else changes or frees it. What it was in the
+    // middle of changing in it is no part of the request's head or content.
+    let request = unsafe { &(*exchange.as_ptr()).state.request };
+    request.as_deref().map(Request::excerpt)
 }
 
 /// An exchange that no request uses.

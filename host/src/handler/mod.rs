@@ -14,5 +14,6 @@ pub mod needed;
 mod registry;
 
 pub use call::{Answer, NoTicket, Ticket, answer};
+pub use exchange::excerpt;
 pub use generation::{Generation, Loadable, Retired, retire};
 pub use registry::{Place, Registry};

@@ -281,7 +281,7 @@ impl Engine {
                 *seen = Seen { word, call };
             }
             let due = overdue.look(self.slots(), |slot| {
-                (self.shared.settings.notice)(Notice::Crashed(Incident::of_stuck(slot)));
+                (self.shared.settings.notice)(Notice::Crashed(Incident::of_stuck(slot), None));
             });
             if self.followers.idle() < self.ready_min && self.beside.load(Ordering::Relaxed) < self.beside_max {
                 self.reinforce(None);

@@ -14,6 +14,7 @@ use crate::http::encode::Signature;
 use crate::log;
 use crate::pace::Pace;
 use crate::response::Response;
+use crate::route;
 use crate::serial::Waiter;
 use crate::sys::clock;
 use crate::sys::epoll::{Events, Poller};
@@ -379,7 +380,8 @@ impl EventLoop {
 
     /// A call has ended its thread: its client is told, and so is the supervisor, who replaces this worker.
     fn bury(&mut self, mut crash: Crash) {
-        (self.shared.settings.notice)(Notice::Crashed(crash.incident()));
+        let excerpt = route::excerpt(&crash.fault);
+        (self.shared.settings.notice)(Notice::Crashed(crash.incident(), excerpt));
         match crash.id.zip(crash.connection.take()) {
             Some((id, mut connection)) => {
                 connection.crashed(crash.fault.kind);

@@ -26,6 +26,7 @@ pub use engine::threads_max;
 pub use handover::{Handover, State as HandoverState};
 
 use crate::config::Config;
+use crate::request::Excerpt;
 use crate::route::Router;
 use crate::serial::{Permit, Serial};
 use crate::sys::epoll::Alarm;
@@ -66,8 +67,8 @@ pub enum Notice {
     /// While draining: a connection that another worker has to take.
     Handover(Handover),
     /// A module has crashed: none of its applications is called here any more, and requests to them wait until the server
-    /// is drained.
-    Crashed(Incident),
+    /// is drained. With the request at which that was, if it is known.
+    Crashed(Incident, Option<Excerpt>),
     /// After [`Server::drain`] or [`Server::stop`]: no loop begins another request from what it receives from now on
     /// (draining), or takes another connection (stopping).
     Quiet,

@@ -54,10 +54,10 @@ pub(super) struct Worker {
     replaces: Option<WorkerId>,
     /// Every build that it has loaded, or is loading.
     builds: Vec<Arc<Kept>>,
-    /// The generation of each module that answers.
-    answering: HashMap<String, u64>,
+    /// The build of each module that answers.
+    answering: HashMap<String, Arc<Kept>>,
     /// What it was told to load and has not reported, with the time since when it may be at the first.
-    loading: VecDeque<(String, u64)>,
+    loading: VecDeque<Arc<Kept>>,
     loading_since: Instant,
     hired: Instant,
     /// When it is ended if it has not ended itself.
@@ -184,10 +184,11 @@ impl Crew {
     /// A worker has loaded what it was told to; generation 0 if that failed.
     pub(super) fn loaded(&mut self, id: WorkerId, module: &str, generation: u64) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.loading.pop_front();
+        let loaded = worker.loading.pop_front();
         worker.loading_since = Instant::now();
-        if generation > 0 {
-            worker.answering.insert(module.to_owned(), generation);
+        // After what was stuck has been forgotten, a report may be of something else.
+        if let Some(build) = loaded.filter(|build| build.module == module && build.generation == generation) {
+            worker.answering.insert(module.to_owned(), build);
         }
     }
 
@@ -229,7 +230,8 @@ impl Crew {
 
     /// Replaces the workers in which a generation answers that must not.
     pub(super) fn replace_those_with(&mut self, module: &str, generation: u64, modules: &Modules) {
-        let has = |worker: &Worker| worker.is_active() && worker.answering.get(module) == Some(&generation);
+        let answers = |worker: &Worker| worker.answering.get(module).map(|build| build.generation);
+        let has = |worker: &Worker| worker.is_active() && answers(worker) == Some(generation);
         let those: Vec<_> = self.workers.iter().filter(|(_, worker)| has(worker)).map(|(&id, _)| id).collect();
         those.into_iter().for_each(|id| self.replace(id, modules));
     }
@@ -329,13 +331,13 @@ impl Crew {
         }
     }
 
-    /// Whether every request that begins anywhere is answered by this generation, or a later one.
-    pub(super) fn all_answer_with(&self, module: &str, generation: u64) -> bool {
+    /// Whether every request that begins anywhere is answered by this build, or one that came after it.
+    pub(super) fn all_answer_with(&self, build: &Kept) -> bool {
         let mut anyone = false;
         let all = self.workers.values().all(|worker| match worker.phase {
             Phase::Opening | Phase::Serving => {
                 anyone |= worker.phase == Phase::Serving;
-                worker.answering.get(module).is_some_and(|&now| now >= generation)
+                worker.answering.get(&build.module).is_some_and(|now| now.is_at_least(build))
             }
             Phase::Draining { quiet } => quiet,
             Phase::Booting | Phase::Stopping | Phase::Leaving => true,
@@ -409,11 +411,11 @@ impl Crew {
         let mut stuck = Vec::new();
         for (&id, worker) in &mut self.workers {
             if worker.loading_deadline().is_some_and(|deadline| deadline <= now)
-                && let Some((module, generation)) = worker.loading.pop_front()
+                && let Some(build) = worker.loading.pop_front()
             {
                 // Nothing that comes after can be loaded there.
                 worker.loading.clear();
-                stuck.push((id, module, generation));
+                stuck.push((id, build.module.clone(), build.generation));
             }
             if worker.deadline.is_some_and(|deadline| deadline <= now) {
                 match worker.phase {
@@ -441,6 +443,11 @@ impl Crew {
         self.listeners.iter().map(|listener| &listener.address)
     }
 
+    /// All of them, oldest first.
+    pub(super) fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values()
+    }
+
     /// Whether there is no worker.
     pub(super) fn is_empty(&self) -> bool {
         self.workers.is_empty()
@@ -457,9 +464,14 @@ impl Worker {
         self.process.id()
     }
 
-    /// For how long it has existed.
-    pub(super) fn age(&self) -> Duration {
-        self.hired.elapsed()
+    /// When it was started.
+    pub(super) fn hired(&self) -> Instant {
+        self.hired
+    }
+
+    /// Whether a module has crashed in it.
+    pub(super) fn is_tainted(&self) -> bool {
+        self.tainted
     }
 
     /// The calls that were under way when it died.
@@ -472,7 +484,7 @@ impl Worker {
 
     /// The build that it is loading, if any.
     pub(super) fn loading(&self) -> Option<(&str, u64)> {
-        self.loading.front().map(|(module, generation)| (module.as_str(), *generation))
+        self.loading.front().map(|build| (build.module.as_str(), build.generation))
     }
 
     /// Whether its end is nothing to speak of.
@@ -494,7 +506,7 @@ impl Worker {
         if self.loading.is_empty() {
             self.loading_since = Instant::now();
         }
-        self.loading.push_back((build.module.clone(), build.generation));
+        self.loading.push_back(Arc::clone(build));
         self.builds.push(Arc::clone(build));
         let exported = |symbol: &String| build.report.symbols.contains(symbol);
         let loadable = Loadable {

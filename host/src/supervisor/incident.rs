@@ -1,44 +1,103 @@
-//! Incidents in words: where in the module's source it happened.
+//! Incidents: in words, with where in the module's source it happened; and in a file each, with the request.
 //!
 //! This is done in the supervisor, because a worker in which a module has crashed begins nothing; and on a thread of its own,
 //! because it reads whole files while a replacement is to be led to its service.
 
+mod record;
+mod redact;
+
+pub use record::{Kept, Record, folder, numbers, read};
+
+use super::Event;
+use super::crew::WorkerId;
+use crate::log;
+use crate::request::Excerpt;
 use crate::server::Incident;
 use crate::sys::recorder::LastCall;
 use addr2line::gimli::{DwarfSections, EndianSlice, RunTimeEndian, SectionId};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
-/// Logs crashes, one after the other. Dropping it waits for the last line.
+/// Logs crashes, one after the other, and keeps their requests. Dropping it waits for the last line.
 pub(super) struct Reporter {
-    incidents: Option<mpsc::Sender<(Incident, u32)>>,
+    incidents: Option<mpsc::Sender<Told>>,
     thread: Option<JoinHandle<()>>,
+    /// Requests of crashes that have not been told yet, by worker and its number.
+    excerpts: HashMap<(WorkerId, u64), Excerpt>,
+    /// Crashes that wait for the thread.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// What is told in its turn, of a worker with a process id.
+struct Told {
+    what: What,
+    pid: u32,
+    at: SystemTime,
+}
+
+enum What {
+    Crash(Incident, Option<Excerpt>),
+    /// Of the whole process: how it ended, and what it was calling.
+    Death(String, Vec<LastCall>),
 }
 
 impl Reporter {
-    /// Starts its thread.
+    /// Starts its thread. The files are made below `runtime`; `events` is told of each incident.
     ///
     /// # Errors
-    /// The system has no more threads.
-    pub(super) fn start() -> std::io::Result<Reporter> {
+    /// There is no room for a folder or a thread.
+    pub(super) fn start(runtime: &Path, events: mpsc::Sender<Event>) -> std::io::Result<Reporter> {
+        let folder = folder(runtime);
+        record::create_folder(&folder)?;
         let (incidents, to_report) = mpsc::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let still_waiting = Arc::clone(&waiting);
         let report = move || {
-            for (incident, pid) in to_report {
-                tracing::error!("{} (worker {pid})", describe(&incident));
+            for (number, told) in (1..).zip(to_report) {
+                let record = report(&folder, number, told);
+                still_waiting.fetch_sub(1, Ordering::Relaxed);
+                // Nobody receives any more when the supervisor ends.
+                _ = events.send(Event::Told(record));
             }
         };
         let thread = std::thread::Builder::new().name("incidents".to_owned()).spawn(report)?;
-        Ok(Reporter { incidents: Some(incidents), thread: Some(thread) })
+        Ok(Reporter { incidents: Some(incidents), thread: Some(thread), excerpts: HashMap::new(), waiting })
     }
 
-    /// Has a crash in the worker with this process id logged.
-    pub(super) fn report(&self, incident: Incident, pid: u32) {
-        if let Some(incidents) = &self.incidents {
-            // The thread ends only with this value.
-            _ = incidents.send((incident, pid));
-        }
+    /// The request of a crash of which that worker will tell.
+    pub(super) fn expect(&mut self, worker: WorkerId, crash: u64, excerpt: Option<Excerpt>) {
+        let excerpt = excerpt.filter(|_| self.excerpts.len() < WAITING_MAX);
+        self.excerpts.extend(excerpt.map(|excerpt| ((worker, crash), excerpt)));
+    }
+
+    /// Has a crash in that worker, with this process id, logged.
+    pub(super) fn report(&mut self, worker: WorkerId, crash: u64, incident: Incident, pid: u32) {
+        let excerpt = self.excerpts.remove(&(worker, crash));
+        // Each is some 100 KiB of memory.
+        let excerpt = excerpt.filter(|_| self.waiting.load(Ordering::Relaxed) < WAITING_MAX);
+        self.tell(What::Crash(incident, excerpt), pid);
+    }
+
+    /// Has the death of the worker with this process id logged.
+    pub(super) fn died(&self, pid: u32, how: &str, calls: Vec<LastCall>) {
+        self.tell(What::Death(how.to_owned(), calls), pid);
+    }
+
+    fn tell(&self, what: What, pid: u32) {
+        let Some(incidents) = &self.incidents else { return };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // The thread ends only with this value.
+        _ = incidents.send(Told { what, pid, at: SystemTime::now() });
+    }
+
+    /// A worker has ended: it tells of nothing any more.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.excerpts.retain(|(of, _), _| *of != worker);
     }
 }
 
@@ -50,8 +109,35 @@ impl Drop for Reporter {
     }
 }
 
+/// Keeps what is known, the request of a crash above all, and logs what has happened.
+fn report(folder: &Path, number: u64, Told { what, pid, at }: Told) -> Record {
+    let (text, consequence, request, bytes, build) = match what {
+        What::Crash(incident, excerpt) => {
+            let (request, bytes) = excerpt.map(record::keep).unzip();
+            let text = describe(&incident, request.as_ref());
+            let consequence = format!("the worker is being replaced (worker {pid}, incident {number})");
+            (text, consequence, request, bytes.unwrap_or_default(), Some((incident.module, incident.generation)))
+        }
+        What::Death(how, calls) => {
+            let text = format!("worker {pid} {how}{}", describe_calls(&calls));
+            let consequence = format!("what it had in flight is lost (incident {number})");
+            let build = calls.into_iter().next().map(|call| (call.module, call.generation));
+            (text, consequence, None, Vec::new(), build)
+        }
+    };
+    let (module, generation) = build.unwrap_or_default();
+    let mut record = Record { number, at: log::time(at), module, generation, worker: pid, text, request };
+    // First: who reads the line may look for the file.
+    if let Err(error) = record::write(folder, &record, &bytes) {
+        tracing::warn!("cannot keep incident {number} in {}: {error}", folder.display());
+        record.request = None;
+    }
+    tracing::error!("{}; {consequence}", record.text);
+    record
+}
+
 /// What is logged of a crash: whose it is, what it was, where in the code, and at which request.
-fn describe(incident: &Incident) -> String {
+fn describe(incident: &Incident, kept: Option<&Kept>) -> String {
     let Incident { module, generation, what, place, is_exact, request, limit, .. } = incident;
     let relation = if *is_exact { " in" } else { ", called by" };
     let place = match place {
@@ -59,14 +145,22 @@ fn describe(incident: &Incident) -> String {
         None if what.starts_with("SIG") => " at a pointer that it gave to the server".to_owned(),
         None => String::new(),
     };
-    let during = if request.is_empty() { String::new() } else { format!(" ({request})") };
+    let line = match (request.as_str(), kept) {
+        ("", None) => String::new(),
+        ("", Some(kept)) => kept.line.rsplit_once(' ').map_or(kept.line.as_str(), |(line, _version)| line).to_owned(),
+        (request, _) => record::redact_request_line(request, &mut redact::Names::new()),
+    };
+    let during = if line.is_empty() { line } else { format!(" ({line})") };
     let verb = if limit.is_some() { "hung" } else { "crashed" };
-    format!("{module} generation {generation} {verb}: {what}{place}{during}; the worker is being replaced")
+    format!("{module} generation {generation} {verb}: {what}{place}{during}")
 }
 
 /// The calls that a worker died in, as a part of a sentence about that.
-pub(super) fn describe_calls(calls: &[LastCall]) -> String {
-    let describe = |call: &LastCall| format!("{} generation {} ({})", call.module, call.generation, call.request);
+fn describe_calls(calls: &[LastCall]) -> String {
+    let describe = |LastCall { module, generation, request, .. }: &LastCall| {
+        let line = record::redact_request_line(request, &mut redact::Names::new());
+        format!("{module} generation {generation} ({line})")
+    };
     let told: Vec<_> = calls.iter().take(CALLS_TOLD_MAX).map(describe).collect();
     let others = match calls.len().saturating_sub(CALLS_TOLD_MAX) {
         0 => String::new(),
@@ -120,3 +214,6 @@ fn source_line(object: &object::File<'_>, address: u64) -> Option<String> {
     let told = (location.file?, location.line?);
     Some(format!("{}:{}", told.0, told.1))
 }
+
+/// Requests that wait to be written at a time.
+const WAITING_MAX: usize = 64;

@@ -7,7 +7,9 @@
 
 pub mod admission;
 pub mod builds;
+pub mod console;
 mod crew;
+mod history;
 mod incident;
 mod rollout;
 pub mod runtime;
@@ -18,15 +20,16 @@ use crate::config::{Bind, Config};
 use crate::control::{Order, Report};
 use crate::exit::Exit;
 use crate::log::{self, Role};
+use crate::request::Excerpt;
 use crate::sys::crash::Limit;
 use crate::sys::process;
 use crate::sys::recorder::LastCall;
 use crate::sys::socket::{self, Address, SocketFile};
 use anyhow::Context;
-use builds::{Builds, Notice};
+use builds::{Build, Builds, Notice};
 use crew::{Crew, Phase, WorkerId};
-use incident::Reporter;
-use rollout::Modules;
+use incident::{Record, Reporter};
+use rollout::{Kept, Modules, Return};
 use runtime::Runtime;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::collections::{BTreeMap, VecDeque};
@@ -53,6 +56,12 @@ pub(crate) enum Event {
     Report(WorkerId, Report, Vec<OwnedFd>),
     Ended(WorkerId, std::io::Result<ExitStatus>),
     Signal(i32),
+    /// Somebody asks at the console.
+    Asked(console::Request, console::Reply),
+    /// A build that is to answer again has been copied.
+    Copied(Return, std::io::Result<Build>, console::Reply),
+    /// An incident is in the log, and in its file.
+    Told(Record),
 }
 
 struct Supervisor {
@@ -68,6 +77,11 @@ struct Supervisor {
     stopping: bool,
     verdicts: Verdicts,
     reporter: Reporter,
+    /// The last ones, oldest first.
+    incidents: VecDeque<Record>,
+    /// For threads of ours that have something for the loop.
+    sender: mpsc::Sender<Event>,
+    started: Instant,
     _runtime: Runtime,
 }
 
@@ -96,9 +110,13 @@ impl Supervisor {
         let (sender, events) = mpsc::channel();
         forward_signals(sender.clone()).map_err(with(Exit::Failure))?;
         let builds = start_builds(&config, &runtime, sender.clone()).map_err(with(Exit::Failure))?;
+        if let Err(error) = console::start(runtime.path(), sender.clone()) {
+            tracing::warn!("host status and host rollback cannot reach this server: {error:#}");
+        }
+        let reporter = Reporter::start(runtime.path(), sender.clone());
         let config = Arc::new(config);
         let mut supervisor = Supervisor {
-            crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), sender),
+            crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), sender.clone()),
             config,
             events,
             modules: Modules::default(),
@@ -107,7 +125,10 @@ impl Supervisor {
             announced: false,
             stopping: false,
             verdicts: Verdicts::default(),
-            reporter: Reporter::start().map_err(|error| Failure { exit: Exit::Worker, error: error.into() })?,
+            reporter: reporter.map_err(|error| Failure { exit: Exit::Worker, error: error.into() })?,
+            incidents: VecDeque::new(),
+            sender,
+            started: Instant::now(),
             _runtime: runtime,
         };
         if let Err(failure) = supervisor.open() {
@@ -162,6 +183,14 @@ impl Supervisor {
                 Some(Event::Report(worker, report, descriptors)) => self.on_report(worker, report, descriptors)?,
                 Some(Event::Ended(worker, status)) => self.on_end(worker, status)?,
                 Some(Event::Signal(signal)) => self.on_signal(signal),
+                Some(Event::Asked(request, reply)) => self.on_asked(request, reply),
+                Some(Event::Copied(chosen, copy, reply)) => self.on_copied(chosen, copy, reply),
+                Some(Event::Told(record)) => {
+                    self.incidents.push_back(record);
+                    if self.incidents.len() > INCIDENTS_MAX {
+                        self.incidents.pop_front();
+                    }
+                }
                 None => {}
             }
             for (worker, module, generation) in self.crew.act_on_deadlines(&self.modules, self.stopping) {
@@ -181,12 +210,18 @@ impl Supervisor {
         }
         match self.modules.note(notice) {
             rollout::Change::None => {}
-            rollout::Change::Load(build) if build.needs_new_worker() && self.crew.has_loaded(&build.module) => {
-                self.crew.replace_all(&self.modules);
-            }
-            rollout::Change::Load(build) => self.crew.load(&build),
+            rollout::Change::Load(build) => self.roll_out(&build),
             rollout::Change::Announce(module) => self.crew.tell_all(|| Order::Announce { module: module.clone() }),
             rollout::Change::Remove(module) => self.crew.tell_all(|| Order::Remove { module: module.clone() }),
+        }
+    }
+
+    /// Has every worker answer with a build that is the module's from now on.
+    fn roll_out(&mut self, build: &Arc<Kept>) {
+        if build.needs_new_worker() && self.crew.has_loaded(&build.module) {
+            self.crew.replace_all(&self.modules);
+        } else {
+            self.crew.load(build);
         }
     }
 
@@ -214,14 +249,17 @@ impl Supervisor {
                 return Err(Failure { exit: Exit::Worker, error: anyhow::anyhow!("a worker cannot start: {reason}") });
             }
             Report::Failed(reason) => self.crew.failed(id, &reason),
-            Report::Crashed(incident) => {
+            Report::Excerpt { crash, .. } => {
+                self.reporter.expect(id, crash, Excerpt::from_report(&report, descriptors));
+            }
+            Report::Crashed { crash, incident } => {
                 let pid = self.crew.taint(id, &self.modules).unwrap_or_default();
                 let (module, generation) = (incident.module.clone(), incident.generation);
                 let offence = Offence { module: &module, generation, what: &incident.what };
                 let counts = incident.limit != Some(Limit::Handler);
                 let verdict =
                     counts.then(|| self.verdicts.note(id, &offence, incident.calls, incident.age, Instant::now()));
-                self.reporter.report(incident, pid);
+                self.reporter.report(id, crash, incident, pid);
                 if let Some(reason) = verdict.flatten() {
                     self.refuse(&module, generation, &reason)?;
                 }
@@ -249,6 +287,7 @@ impl Supervisor {
 
     fn on_end(&mut self, id: WorkerId, status: std::io::Result<ExitStatus>) -> Result<(), Failure> {
         let Some(worker) = self.crew.remove(id) else { return Ok(()) };
+        self.reporter.forget(id);
         let how = startup::describe_end(&status);
         let mut is_explained = false;
         if let Some((module, generation)) = worker.loading().filter(|_| worker.is_active() && !self.stopping) {
@@ -278,17 +317,17 @@ impl Supervisor {
     /// A worker has died while it served. Says whether it is clear which build did it.
     fn judge_death(&mut self, id: WorkerId, worker: &crew::Worker, how: &str) -> Result<bool, Failure> {
         let calls = worker.last_calls();
-        let during = incident::describe_calls(&calls);
-        tracing::error!("worker {} {how}{during}; what it had in flight is lost", worker.pid());
-        let Some(first) = calls.first().filter(|_| !self.stopping) else { return Ok(false) };
-        let is_same = |call: &LastCall| call.module == first.module && call.generation == first.generation;
-        if !calls.iter().all(is_same) {
-            return Ok(false);
-        }
+        let first = calls.first().cloned().filter(|_| !self.stopping);
+        let is_same = |call: &LastCall| {
+            first.as_ref().is_some_and(|first| call.module == first.module && call.generation == first.generation)
+        };
+        let is_clear = calls.iter().all(is_same);
+        self.reporter.died(worker.pid(), how, calls);
+        let Some(LastCall { module, generation, calls, .. }) = first.filter(|_| is_clear) else { return Ok(false) };
         let what = format!("a worker that {how}");
-        let death = Offence { module: &first.module, generation: first.generation, what: &what };
-        if let Some(reason) = self.verdicts.note(id, &death, first.calls, worker.age(), Instant::now()) {
-            self.refuse(&first.module, first.generation, &reason)?;
+        let death = Offence { module: &module, generation, what: &what };
+        if let Some(reason) = self.verdicts.note(id, &death, calls, worker.hired().elapsed(), Instant::now()) {
+            self.refuse(&module, generation, &reason)?;
         }
         Ok(true)
     }
@@ -364,6 +403,9 @@ fn forward_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(forward)?;
     Ok(())
 }
+
+/// Incidents that are remembered, as many as have a file.
+const INCIDENTS_MAX: usize = 100;
 
 /// For everything but connections: modules may open files of their own.
 const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 1024;

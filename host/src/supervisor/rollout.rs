@@ -1,7 +1,9 @@
 //! The modules, their builds, and which build is on its way to answering.
 
 use super::builds::{Build, Notice, Steps};
+use super::console::{Answer, Reply};
 use super::crew::Crew;
+use super::history::History;
 use super::startup::relative;
 use crate::handler::check::ReloadClass;
 use std::collections::BTreeMap;
@@ -16,6 +18,8 @@ pub(super) struct Modules {
     modules: BTreeMap<String, Module>,
     rollouts: Vec<Rollout>,
     announced: bool,
+    /// Of the build that was kept last.
+    serial: u64,
 }
 
 /// A module.
@@ -23,10 +27,12 @@ pub(super) struct Modules {
 pub(super) struct Module {
     /// The build that is to answer.
     pub(super) build: Option<Arc<Kept>>,
-    /// The one that did answer before, for the case that the new one cannot be loaded to serve, or crashes too often.
-    previous: Option<Arc<Kept>>,
+    /// Those that did answer before: for the case that the new one crashes too often, or that somebody wants them back.
+    pub(super) history: History<Arc<Kept>>,
     /// Why the newest build is not used.
     pub(super) refused: Option<(PathBuf, String)>,
+    /// That build had answered, and was taken out of service.
+    pub(super) suspended: bool,
     /// How to build it.
     pub(super) hint: Option<String>,
     /// The build that a worker was loading when somebody killed it.
@@ -34,12 +40,37 @@ pub(super) struct Module {
 }
 
 /// A build whose private copy is removed when nobody needs it any more: not even to name the line of a crash.
-pub(super) struct Kept(Build);
+pub(crate) struct Kept {
+    build: Build,
+    /// Grows with each build that is to answer, also when that is an older one again.
+    serial: u64,
+}
 
 /// A build on its way to all workers.
 struct Rollout {
     build: Arc<Kept>,
-    first: bool,
+    /// What answers everywhere until then.
+    before: Option<Arc<Kept>>,
+    cause: Cause,
+}
+
+/// Why a build is on its way.
+enum Cause {
+    First,
+    Reload,
+    /// Somebody wants an older build back, or one from which people had gone back, and waits for it.
+    Return {
+        from: Option<u64>,
+        reply: Reply,
+    },
+}
+
+/// A build that is to answer again.
+pub(crate) struct Return {
+    /// The build, of which a fresh copy is to be made.
+    pub(super) build: Arc<Kept>,
+    /// What answered when that was decided.
+    instead_of: Option<u64>,
 }
 
 /// What a notice asks of the workers.
@@ -57,21 +88,8 @@ impl Modules {
         match notice {
             Notice::Scanned { .. } => Change::None,
             Notice::Sound(build) => {
-                let build = Arc::new(Kept(build));
-                let unproven = self.rollouts.iter().any(|rollout| rollout.build.module == build.module);
-                let module = self.modules.entry(build.module.clone()).or_default();
-                let first = module.build.is_none();
-                let before = module.build.replace(Arc::clone(&build));
-                // What is itself still on its way is nothing to fall back to.
-                if !unproven {
-                    module.previous = before;
-                }
-                module.refused = None;
-                module.hint = None;
-                // What is overtaken is never announced: it may answer no more when its line is read.
-                self.rollouts.retain(|rollout| rollout.build.module != build.module);
-                self.rollouts.push(Rollout { build: Arc::clone(&build), first });
-                Change::Load(build)
+                let first = self.get(&build.module).is_none_or(|module| module.build.is_none());
+                Change::Load(self.begin(build, if first { Cause::First } else { Cause::Reload }))
             }
             Notice::Refused { module: name, file, reason } => {
                 let module = self.modules.entry(name.clone()).or_default();
@@ -82,6 +100,7 @@ impl Modules {
                     None => tracing::error!("refused {name}: {}: {reason}", file.display()),
                 }
                 module.refused = Some((file, reason));
+                module.suspended = false;
                 if module.build.is_none() { Change::Announce(name) } else { Change::None }
             }
             Notice::NotBuilt { module: name, hint } => {
@@ -117,9 +136,18 @@ impl Modules {
     pub(super) fn refuse(&mut self, name: &str, generation: u64, reason: &str) -> Option<Change> {
         let module = self.modules.get_mut(name)?;
         let bad = module.build.take_if(|build| build.generation == generation)?;
-        module.build = module.previous.take();
-        self.rollouts.retain(|rollout| rollout.build.module != name);
+        let underway = self.rollouts.extract_if(.., |rollout| rollout.build.module == name).next();
+        module.suspended = underway.is_none();
+        let before = underway.as_ref().and_then(|rollout| rollout.before.clone());
+        module.build = before.or_else(|| module.history.before().map(|(_, build)| Arc::clone(build)));
+        if let Some(good) = &module.build {
+            module.history.take(good.generation);
+        }
         module.refused = Some((bad.source.clone(), reason.to_owned()));
+        if let Some(Rollout { cause: Cause::Return { reply, .. }, .. }) = underway {
+            // Who asked may have lost patience.
+            _ = reply.send(Answer::Error(format!("{name} generation {generation} does not answer again: {reason}")));
+        }
         match &module.build {
             Some(good) => {
                 tracing::error!("kept {name} generation {}: {}: {reason}", good.generation, relative(&bad.source));
@@ -132,29 +160,107 @@ impl Modules {
         }
     }
 
+    /// The build that is to answer again: of this generation, or else the one before the one of now.
+    ///
+    /// # Errors
+    /// Why there is none, and what there is.
+    pub(super) fn choose(&self, name: &str, generation: Option<u64>) -> Result<Return, String> {
+        let Some(module) = self.modules.get(name) else {
+            let names: Vec<_> = self.modules.keys().map(String::as_str).collect();
+            return Err(match &names[..] {
+                [] => format!("no module \"{name}\"; there is none"),
+                names => format!("no module \"{name}\"; there are: {}", names.join(", ")),
+            });
+        };
+        let now = module.build.as_ref().map(|build| build.generation);
+        let chosen = match generation {
+            Some(generation) if now == Some(generation) => {
+                return Err(format!("{name} generation {generation} answers already"));
+            }
+            Some(generation) => module.history.get(generation),
+            None => module.history.before().map(|(_, build)| build),
+        };
+        let build = chosen.ok_or_else(|| {
+            let which =
+                generation.map_or("older generation".to_owned(), |generation| format!("generation {generation}"));
+            let others: Vec<_> = module.history.generations().map(|generation| generation.to_string()).collect();
+            match others.is_empty() {
+                true => format!("{name} has no {which} to go back to, nor another one"),
+                false => format!("{name} has no {which} to go back to; it has {}", others.join(", ")),
+            }
+        })?;
+        Ok(Return { build: Arc::clone(build), instead_of: module.build.as_ref().map(|build| build.serial) })
+    }
+
+    /// Lets that build answer again, of which this is a fresh copy, and tells `reply` when it does so everywhere. `None`
+    /// if things have changed since the build was chosen: then the copy is still the caller's.
+    pub(super) fn go_back(&mut self, chosen: &Return, copy: &Build, reply: Reply) -> Option<Arc<Kept>> {
+        let generation = chosen.build.generation;
+        let module = self.modules.get_mut(&copy.module)?;
+        let is_current = module.build.as_ref().map(|build| build.serial) == chosen.instead_of;
+        if !is_current {
+            return None;
+        }
+        module.history.take(generation)?;
+        let former = module.build.clone();
+        let from = former.as_ref().map(|former| former.generation);
+        let build = self.begin(copy.clone(), Cause::Return { from, reply });
+        let history = &mut self.modules.entry(build.module.clone()).or_default().history;
+        if let Some(former) = former {
+            // Also one that was on its way itself: it can be named.
+            history.keep(former.generation, former);
+        }
+        history.leave_those_after(generation);
+        Some(build)
+    }
+
+    /// Lets a build answer from now on.
+    fn begin(&mut self, build: Build, cause: Cause) -> Arc<Kept> {
+        self.serial += 1;
+        let build = Arc::new(Kept { build, serial: self.serial });
+        // What is overtaken is never announced: it may answer no more when its line is read.
+        let overtaken = self.rollouts.extract_if(.., |rollout| rollout.build.module == build.module).next();
+        let module = self.modules.entry(build.module.clone()).or_default();
+        let former = module.build.replace(Arc::clone(&build));
+        let before = match overtaken {
+            // What is itself still on its way, and has not answered before, is nothing to fall back to.
+            Some(Rollout { cause: Cause::First | Cause::Reload, before, .. }) => before,
+            _ => former,
+        };
+        if let Some(before) = &before {
+            module.history.keep(before.generation, Arc::clone(before));
+        }
+        (module.refused, module.hint, module.suspended) = (None, None, false);
+        self.rollouts.push(Rollout { build: Arc::clone(&build), before, cause });
+        build
+    }
+
     /// Logs the builds that answer everywhere: from then on no older one begins an answer.
     pub(super) fn announce_completed(&mut self, crew: &Crew) {
         let announced = self.announced;
-        self.rollouts.retain(|Rollout { build, first }| {
-            if !crew.all_answer_with(&build.module, build.generation) {
+        self.rollouts.retain(|Rollout { build, cause, .. }| {
+            if !crew.all_answer_with(build) {
                 return true;
             }
             let total = Instant::now().saturating_duration_since(build.noticed);
-            let ms = total.as_millis();
-            let verb = if *first { "loaded" } else { "reloaded" };
-            if announced {
-                let Steps { wait, copy, check } = build.steps;
-                let rollout = total.saturating_sub(wait + copy + check);
-                let [wait, copy, check, rollout] = [wait, copy, check, rollout].map(milliseconds);
-                tracing::info!(
-                    wait,
-                    copy,
-                    check,
-                    rollout,
-                    "{verb} {} generation {} in {ms} ms",
-                    build.module,
-                    build.generation,
-                );
+            let (module, generation, ms) = (&build.module, build.generation, total.as_millis());
+            match cause {
+                _ if !announced => {}
+                Cause::First | Cause::Reload => {
+                    let verb = if matches!(cause, Cause::First) { "loaded" } else { "reloaded" };
+                    let Steps { wait, copy, check } = build.steps;
+                    let rollout = total.saturating_sub(wait + copy + check);
+                    let [wait, copy, check, rollout] = [wait, copy, check, rollout].map(milliseconds);
+                    tracing::info!(wait, copy, check, rollout, "{verb} {module} generation {generation} in {ms} ms");
+                }
+                Cause::Return { from, reply } => {
+                    let from = *from;
+                    let instead = from.map(|from| format!(" from {from}")).unwrap_or_default();
+                    let way = if from.is_some_and(|from| from < generation) { "forward" } else { "back" };
+                    tracing::info!("rolled {module} {way} to generation {generation}{instead} in {ms} ms");
+                    // Who asked may have lost patience.
+                    _ = reply.send(Answer::RolledBack { module: module.clone(), generation, from });
+                }
             }
             false
         });
@@ -177,10 +283,23 @@ impl Modules {
     }
 }
 
+impl Module {
+    /// The newest generation that people have gone back from, if an older one answers now.
+    pub(super) fn rolled_back_from(&self) -> Option<u64> {
+        let now = self.build.as_ref()?.generation;
+        self.history.generations().next().filter(|newest| *newest > now)
+    }
+}
+
 impl Kept {
     /// Whether a process that has loaded an older build of the module cannot load this one properly.
     pub(super) fn needs_new_worker(&self) -> bool {
         self.report.class == ReloadClass::Replace
+    }
+
+    /// Whether it was to answer later than the other one, or is the same.
+    pub(super) fn is_at_least(&self, other: &Kept) -> bool {
+        self.serial >= other.serial
     }
 }
 
@@ -193,12 +312,12 @@ impl Deref for Kept {
     type Target = Build;
 
     fn deref(&self) -> &Build {
-        &self.0
+        &self.build
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        super::builds::discard(&self.0);
+        super::builds::discard(&self.build);
     }
 }

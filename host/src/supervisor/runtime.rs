@@ -41,8 +41,7 @@ impl Runtime {
         if let Some(base) = chosen {
             return prepare(base).and_then(|base| Self::create_in(&base));
         }
-        let user = rustix::process::geteuid().as_raw();
-        let candidates = ["/var/tmp", "/tmp"].map(|parent| Path::new(parent).join(format!("host-{user}")));
+        let candidates = bases();
         let mut refusals = Vec::new();
         let mut in_memory = None;
         for candidate in &candidates {
@@ -85,6 +84,22 @@ impl Runtime {
         let lock = lock(&folder.path().join(LOCK), FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self { folder, _lock: lock })
     }
+}
+
+/// The folders under which a server makes its own unless it is told another.
+pub fn bases() -> [PathBuf; 2] {
+    let user = rustix::process::geteuid().as_raw();
+    ["/var/tmp", "/tmp"].map(|parent| Path::new(parent).join(format!("host-{user}")))
+}
+
+/// The folders of servers under `base`, of whom some may be dead.
+///
+/// # Errors
+/// The base cannot be read.
+pub fn servers(base: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(base)?.flatten();
+    let of_server = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(PREFIX);
+    Ok(entries.filter(of_server).map(|entry| entry.path()).collect())
 }
 
 /// Makes `base` if it is missing and proves that it can be trusted and used. Its real path.

@@ -23,12 +23,13 @@ use super::process::exit_now;
 use super::recorder::{self, Record, Slot};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 use std::time::Instant;
 
@@ -59,7 +60,17 @@ pub struct Fault {
     pub instruction: usize,
     /// The stack pointer at that time; 0 if unknown.
     pub stack: usize,
+    /// What the call was about, if it has said so.
+    pub subject: Option<Subject>,
 }
+
+/// What a call is about: an address, for who knows what is there. After a crash it stays there for ever, since the thread
+/// whose it is never runs again.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject(pub NonNull<()>);
+
+// SAFETY: it is an address; whoever looks there says why it may.
+unsafe impl Send for Subject {}
 
 /// How code can end a thread that is not its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +107,7 @@ struct Watch {
     slot: &'static Slot,
     heir: *const (),
     belongings: *const (),
+    subject: Cell<Option<Subject>>,
     /// Gives the belongings to the heir.
     leave: unsafe fn(*const (), *const (), Fault),
 }
@@ -161,7 +173,8 @@ pub fn watched<T, H: Heir<T>, R>(
     // All that follows reaches them through this pointer, which the heir is given.
     let own = &raw mut belongings;
     let (to, what) = (ptr::from_ref(heir).cast(), own.cast_const().cast());
-    let watch = Watch { suspect, slot, heir: to, belongings: what, leave: leave::<T, H> };
+    let subject = Cell::new(None);
+    let watch = Watch { suspect, slot, heir: to, belongings: what, subject, leave: leave::<T, H> };
     let set = |watch: *const Watch| WATCH.with(|cell| cell.store(watch.cast_mut(), Ordering::Relaxed));
     INTERRUPTS.with(|interrupts| interrupts.store(0, Ordering::Relaxed));
     set(&raw const watch);
@@ -177,6 +190,18 @@ pub fn watched<T, H: Heir<T>, R>(
         exit_now(0);
     }
     (belongings, result)
+}
+
+/// Says what the call of this thread is about from now on; without a call, nobody listens. `None`: what it was about is
+/// about to be gone.
+pub fn call_is_about(subject: Option<Subject>) {
+    let watch = WATCH.with(|cell| cell.load(Ordering::Relaxed));
+    // SAFETY: it is set while the watch is on this thread's stack.
+    if let Some(watch) = unsafe { watch.as_ref() } {
+        watch.subject.set(subject);
+        // As in `watched`.
+        compiler_fence(Ordering::SeqCst);
+    }
 }
 
 /// # Safety
@@ -374,7 +399,8 @@ unsafe fn next_symbol<F: Copy>(name: &CStr) -> Option<F> {
 fn end_call(kind: Kind) {
     let Some(watch) = watch() else { return };
     block_all();
-    end_thread(watch, Fault { suspect: watch.suspect, kind, instruction: 0, stack: 0 })
+    let subject = watch.subject.get();
+    end_thread(watch, Fault { suspect: watch.suspect, kind, instruction: 0, stack: 0, subject })
 }
 
 /// Who waits for this thread, if it is in a module's code and not a forked copy.
@@ -398,7 +424,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
         Some(watch) => {
             // SAFETY: as above.
             let (instruction, stack) = registers(unsafe { &*context.cast::<libc::ucontext_t>() });
-            end_thread(watch, Fault { suspect: watch.suspect, kind: Kind::Signal(signal), instruction, stack })
+            let (suspect, kind, subject) = (watch.suspect, Kind::Signal(signal), watch.subject.get());
+            end_thread(watch, Fault { suspect, kind, instruction, stack, subject })
         }
         None => {
             // The instruction is executed again, or abort(3) goes on, and the process ends as it would have.
@@ -428,7 +455,8 @@ extern "C" fn on_interrupt(_signal: c_int, info: *mut libc::siginfo_t, context: 
     // In a library it may hold a lock, such as that of malloc(3), for a moment, or wait for one, for ever.
     let before = INTERRUPTS.with(|interrupts| interrupts.fetch_add(1, Ordering::Relaxed));
     if watch.suspect.code.contains(&instruction) || before >= INTERRUPTS_ELSEWHERE {
-        end_thread(watch, Fault { suspect: watch.suspect, kind: Kind::Overdue(limit), instruction, stack });
+        let (suspect, kind, subject) = (watch.suspect, Kind::Overdue(limit), watch.subject.get());
+        end_thread(watch, Fault { suspect, kind, instruction, stack, subject });
     }
 }
 

@@ -4,6 +4,7 @@ use super::process::exit_now;
 use crate::config::Bind;
 use anyhow::{Context, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType,
@@ -169,6 +170,30 @@ pub fn local_address(socket: BorrowedFd<'_>) -> rustix::io::Result<Address> {
 pub fn accept(listener: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, Address)> {
     let (socket, address) = net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     Ok((socket, address.map_or(Address::Unix(None), Address::from)))
+}
+
+/// Which user the process at the other end of a Unix socket ran as when it connected, or listened (unix(7),
+/// `SO_PEERCRED`).
+pub fn peer_user(socket: BorrowedFd<'_>) -> rustix::io::Result<u32> {
+    sockopt::socket_peercred(socket).map(|peer| peer.uid.as_raw())
+}
+
+/// A folder in which there are Unix sockets: their addresses have room for some hundred bytes of a path only, so they are
+/// reached from here (proc(5), `/proc/self/fd`).
+#[derive(Debug)]
+pub struct Folder(OwnedFd);
+
+impl Folder {
+    /// Opens it.
+    pub fn open(path: &Path) -> rustix::io::Result<Folder> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).map(Folder)
+    }
+
+    /// A short path, which is good as long as this value lives.
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()).into()
+    }
 }
 
 /// What moving bytes came to.

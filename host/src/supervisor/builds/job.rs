@@ -95,7 +95,7 @@ fn run(job: &Job) -> Outcome {
 
 /// `admin.ctime@7.3f2a`: the generation for people, a serial number because a refused build's generation comes again.
 /// Names of modules hold no dot, so two modules never share one.
-fn folder_name(module: &str, number: u64) -> String {
+pub fn folder_name(module: &str, number: u64) -> String {
     static SERIAL: AtomicU32 = AtomicU32::new(0);
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     format!("{}@{number}.{:x}-{serial:x}", module.replace('/', "."), std::process::id())

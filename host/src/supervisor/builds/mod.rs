@@ -161,9 +161,14 @@ impl Builds {
         Ok(Builds { messages, thread: Some(thread) })
     }
 
-    /// Looks again now; `force` takes and checks every build again, changed or not.
+    /// Looks again now; `force` takes and checks every build again, changed or not, but for those that are held.
     pub fn rescan(&self, force: bool) {
         let _ = self.messages.send(Message::Rescan { force });
+    }
+
+    /// Keeps from taking this module's file again until it changes, or lets that be: somebody has gone back from it.
+    pub fn hold(&self, module: &str, held: bool) {
+        let _ = self.messages.send(Message::Hold { module: module.to_owned(), held });
     }
 }
 
@@ -179,6 +184,21 @@ impl Drop for Builds {
 /// Removes a build's private folder. For its owner to call, when nothing maps the copy any longer or will look at it.
 pub fn discard(build: &Build) {
     private::remove(&build.folder);
+}
+
+/// A build that was sound, as a copy under a path of its own: a process that has loaded the other one, and maybe called its
+/// `stop`, begins anew with this one. The rest is as it was, but for the time.
+///
+/// # Errors
+/// The copy cannot be made; the disk is full, most likely.
+pub fn again(build: &Build) -> std::io::Result<Build> {
+    let noticed = Instant::now();
+    let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+    let name = job::folder_name(&build.module, build.generation);
+    let folder = build.folder.parent().ok_or_else(missing)?.join(name);
+    private::copy_again(&build.folder, &folder)?;
+    let copy = folder.join(build.copy.strip_prefix(&build.folder).map_err(|_| missing())?);
+    Ok(Build { copy, folder, noticed, steps: Steps::default(), ..build.clone() })
 }
 
 /// Refuses a folder from which no library can be mapped.

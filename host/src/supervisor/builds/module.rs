@@ -23,6 +23,8 @@ pub struct Module {
     pub generations: u64,
     /// Take it even if it did not change.
     pub force: bool,
+    /// Somebody has gone back from the build that was settled last: it is taken again only when it has changed.
+    pub held: bool,
     /// What the owner was told last.
     pub told: Told,
     absent_since: Option<Instant>,
@@ -144,6 +146,20 @@ impl Module {
             self.pending = None;
         }
         self.settled = Some(settled);
+        self.held = false;
+    }
+
+    /// Keeps from taking the settled build again, or lets that be.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+        let is_settled = |pending: &mut Pending| {
+            self.settled
+                .as_ref()
+                .is_some_and(|settled| (&settled.source, &settled.inputs) == (&pending.source, &pending.inputs))
+        };
+        if held && std::mem::take(&mut self.force) {
+            self.pending.take_if(is_settled);
+        }
     }
 
     /// Whether `path` only answers because the file that answered so far is away: cargo has deleted the debug build to
@@ -282,6 +298,26 @@ mod tests {
         let mut module = seen(&file);
         module.settle(taken);
         assert!(module.pending.is_some());
+    }
+
+    #[test]
+    fn what_is_held_is_not_taken_again_unless_it_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.so");
+        std::fs::write(&file, "a build").unwrap();
+        let mut module = seen(&file);
+        module.settle(decision(&file));
+        let candidate = Candidate::File { path: file.clone(), note: String::new() };
+        let look = |module: &mut Module| {
+            module.consider("x", Some(&candidate), Instant::now(), &mut Vec::new());
+            module.pending.is_some()
+        };
+        module.force = true;
+        assert!(look(&mut module), "it was forced");
+        module.hold(true);
+        assert!(!look(&mut module), "somebody has gone back from it");
+        std::fs::write(&file, "another build").unwrap();
+        assert!(look(&mut module), "it has changed");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum Message {
     Hint,
     /// Look again; `force`: take everything again.
     Rescan { force: bool },
+    /// See [`super::Builds::hold`].
+    Hold { module: String, held: bool },
     /// A job has ended.
     Done { module: String, outcome: Outcome },
     /// End.
@@ -113,8 +115,13 @@ impl Pipeline {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.stop(),
                 Ok(Message::Hint) => self.look_soon(),
                 Ok(Message::Rescan { force }) => {
-                    self.modules.values_mut().for_each(|module| module.force |= force);
+                    self.modules.values_mut().for_each(|module| module.force |= force && !module.held);
                     self.look_due = Some(Instant::now());
+                }
+                Ok(Message::Hold { module, held }) => {
+                    if let Some(module) = self.modules.get_mut(&module) {
+                        module.hold(held);
+                    }
                 }
                 Ok(Message::Done { module, outcome }) => self.finish(&module, outcome),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -38,6 +38,36 @@ pub fn take(source: &Path, folder: &Path, inputs: &mut Inputs) -> Result<Taken, 
     taken
 }
 
+/// Copies a build's folder to `to`, which must not exist yet.
+///
+/// # Errors
+/// Why not; then there is no `to`.
+pub fn copy_again(from: &Path, to: &Path) -> std::io::Result<()> {
+    let copied = copy_folder(from, to);
+    if copied.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::AlreadyExists) {
+        remove(to);
+    }
+    copied
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (original, place) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_symlink() {
+            symlink(std::fs::read_link(original)?, place)?;
+        } else if kind.is_dir() {
+            copy_folder(&original, &place)?;
+        } else {
+            // A file of its own: the loader knows a library again by its inode, too.
+            std::fs::copy(original, place)?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes a build's folder. What is left if that fails goes with the folder above it.
 pub fn remove(folder: &Path) {
     if let Err(error) = std::fs::remove_dir_all(folder) {
@@ -157,6 +187,22 @@ fn is_for_cargo(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_copy_has_the_same_names_and_files_of_its_own() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::create_dir_all(from.join("lib")).unwrap();
+        std::fs::write(from.join("lib/x.so"), "x").unwrap();
+        symlink("../data", from.join("lib/data")).unwrap();
+        copy_again(&from, &to).unwrap();
+        let inode = |path: PathBuf| std::fs::metadata(path).unwrap().ino();
+        assert_ne!(inode(from.join("lib/x.so")), inode(to.join("lib/x.so")));
+        assert_eq!(std::fs::read(to.join("lib/x.so")).unwrap(), b"x");
+        assert_eq!(std::fs::read_link(to.join("lib/data")).unwrap(), Path::new("../data"));
+        assert_eq!(copy_again(&from, &to).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+    }
 
     #[test]
     fn what_lies_beside_is_linked_but_not_what_is_for_cargo() {

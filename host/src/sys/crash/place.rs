@@ -121,7 +121,7 @@ mod tests {
         let copy = std::env::current_exe().unwrap();
         let suspect = Suspect::new("m", 1, copy.clone());
         let instruction = stack_words as fn(usize) -> Vec<usize> as usize;
-        let fault = Fault { suspect, kind: Kind::Signal(libc::SIGSEGV), instruction, stack: 16 };
+        let fault = Fault { suspect, kind: Kind::Signal(libc::SIGSEGV), instruction, stack: 16, subject: None };
         let (place, found) = fault.place().expect("the test is code of its own file");
         assert_eq!((place.file, found), (copy, Found::Exactly));
         let nowhere = Fault { suspect: Suspect::new("m", 1, "/nowhere".into()), instruction: 16, ..fault };
