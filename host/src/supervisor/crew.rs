@@ -3,8 +3,11 @@
 //! A replacement boots beside the worker that it replaces, loads everything, and serves; then the old one passes its
 //! connections on and goes. At most one replacement of a worker boots at a time.
 
+pub(super) mod turnover;
+
+use super::Event;
+use super::listeners::Listener;
 use super::rollout::{Change, Kept, Modules};
-use super::{Event, Listener};
 use crate::config::Config;
 use crate::control::{self, Order};
 use crate::handler::Loadable;
@@ -19,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+use turnover::Turnover;
 
 /// An order, with the descriptors that go along.
 type Outgoing = (Order, Vec<OwnedFd>);
@@ -33,6 +37,7 @@ pub(super) struct Crew {
     spool: PathBuf,
     events: mpsc::Sender<Event>,
     workers: BTreeMap<WorkerId, Worker>,
+    workers_wanted: usize,
     next_id: WorkerId,
     /// When another worker is to be hired in the place of one that died, and whom that one was to replace.
     vacancies: Vec<(Instant, Option<WorkerId>)>,
@@ -40,6 +45,9 @@ pub(super) struct Crew {
     early_deaths: u32,
     /// Connections whose next worker died before it could take them.
     stranded: Vec<(HandoverState, Vec<OwnedFd>)>,
+    turnover: Turnover,
+    /// Who takes the connections of all, once there is another supervisor.
+    heir: Option<mpsc::Sender<(HandoverState, Vec<OwnedFd>)>>,
 }
 
 /// A worker process.
@@ -91,6 +99,7 @@ impl Crew {
         events: mpsc::Sender<Event>,
     ) -> Crew {
         Crew {
+            workers_wanted: config.workers,
             config,
             listeners,
             spool,
@@ -100,6 +109,8 @@ impl Crew {
             vacancies: Vec::new(),
             early_deaths: 0,
             stranded: Vec::new(),
+            turnover: Turnover::default(),
+            heir: None,
         }
     }
 
@@ -143,8 +154,13 @@ impl Crew {
     }
 
     /// Tells those to serve who have loaded everything there is. Until then they accept nothing, so that no request
-    /// is answered by an older build than those that have been announced.
-    pub(super) fn open_loaded(&mut self) {
+    /// is answered by an older build than those that have been announced. `together`: all or none, so that none has
+    /// accepted anything if another one cannot load.
+    pub(super) fn open_loaded(&mut self, together: bool) {
+        if together && self.workers.values().any(|worker| worker.phase == Phase::Booting && !worker.loading.is_empty())
+        {
+            return;
+        }
         for worker in self.workers.values_mut() {
             if worker.phase == Phase::Booting && worker.loading.is_empty() {
                 worker.phase = Phase::Opening;
@@ -277,9 +293,7 @@ impl Crew {
         let mut replaced = worker.replaces.take();
         while let Some(old) = replaced.and_then(|old| self.workers.get_mut(&old)) {
             replaced = old.replaces.take();
-            old.phase = Phase::Draining { quiet: false };
-            old.deadline = Some(Instant::now() + self.config.timeouts.stop);
-            old.order(Order::Drain, Vec::new());
+            old.drain(self.config.timeouts.stop);
         }
     }
 
@@ -291,13 +305,19 @@ impl Crew {
         worker.process.kill();
     }
 
-    /// Whether all that were hired at the start serve.
+    /// Whether as many serve as are wanted.
     pub(super) fn all_serve(&self) -> bool {
-        self.workers.values().filter(|worker| worker.phase == Phase::Serving).count() >= self.config.workers
+        self.workers.values().filter(|worker| worker.phase == Phase::Serving).count() >= self.workers_wanted
     }
 
-    /// Passes a connection on to the newest worker that serves; when all stop, to one that still answers what it has.
+    /// Passes a connection on to the supervisor that takes over, or to the newest worker that serves; when all stop, to one
+    /// that still answers what it has.
     pub(super) fn pass_on(&mut self, from: WorkerId, state: HandoverState, descriptors: Vec<OwnedFd>) {
+        if let Some(heir) = &self.heir {
+            // Its end is an event of its own.
+            _ = heir.send((state, descriptors));
+            return;
+        }
         let in_phase = |phase| {
             let mut workers = self.workers.iter().rev().filter(move |(_, worker)| worker.phase == phase);
             workers.find(|(id, _)| **id != from).map(|(_, worker)| worker)
@@ -342,7 +362,7 @@ impl Crew {
     pub(super) fn stop(&mut self, patience: Duration) {
         self.vacancies.clear();
         // Nobody shall wait in a queue that is not served any more.
-        self.listeners.clear();
+        self.close_listeners();
         for worker in self.workers.values_mut() {
             match worker.phase {
                 Phase::Booting => worker.leave_now(),
@@ -359,7 +379,7 @@ impl Crew {
     /// Fast stop; asked for again, at once.
     pub(super) fn end_now(&mut self) {
         self.vacancies.clear();
-        self.listeners.clear();
+        self.close_listeners();
         for worker in self.workers.values_mut() {
             if worker.phase == Phase::Leaving { worker.leave_now() } else { worker.leave() }
         }

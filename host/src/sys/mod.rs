@@ -10,6 +10,7 @@ pub mod files;
 pub mod inbox;
 pub mod lease;
 pub mod process;
+pub mod program;
 pub mod roster;
 pub mod sleeper;
 pub mod socket;
