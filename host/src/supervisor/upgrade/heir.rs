@@ -205,6 +205,10 @@ impl Supervisor {
         let (id, patience) = (heir.process.id(), self.config.timeouts.stop);
         self.stopping = true;
         self.crew.own_files(false);
+        if std::mem::take(&mut self.reload_due) {
+            // It may have read the configuration before it was changed.
+            heir.process.signal(Signal::HUP);
+        }
         // Its end is an event of its own.
         _ = control::send(&heir.channel, &ToHeir::TakeOver, &[]);
         if heir.is_compatible {
