@@ -4,6 +4,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 use tests::process::{self, descriptors, find};
@@ -404,6 +405,29 @@ fn upgrades_may_overtake_each_other() {
     }
     server.wait_for_former();
     load.finish().assert_nothing_lost();
+}
+
+#[test]
+fn a_service_manager_is_told_which_process_is_the_main_one() {
+    let site = site();
+    let manager = UnixDatagram::bind(site.path("manager")).expect("a socket in our own folder");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let told = || {
+        let mut buffer = [0; 256];
+        let length = manager.recv(&mut buffer).expect("the manager is told");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let mut command = site.command_by(&site.path("host"), &["--bind", "127.0.0.1:0", "--runtime", "runtime"]);
+    command.env("NOTIFY_SOCKET", site.path("manager"));
+    let mut server = Server::start(command);
+    assert_eq!(told(), "READY=1");
+    for _ in 0..2 {
+        server.upgrade();
+        assert_eq!(told(), format!("MAINPID={}", server.id()));
+        assert_eq!(told(), "READY=1");
+    }
+    assert_eq!(server.stop().code(), Some(0));
+    assert_eq!(told(), "STOPPING=1");
 }
 
 /// What another version of `host` may be: it speaks a version of the protocol that is not ours.

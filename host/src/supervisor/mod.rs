@@ -21,7 +21,7 @@ use crate::config::{Config, values};
 use crate::control::{Order, Report};
 use crate::exit::Exit;
 use crate::log::{self, Role};
-use crate::sys::{process, program};
+use crate::sys::{notify, process, program};
 use builds::{Builds, Known, Notice};
 use crew::{Crew, Phase, WorkerId, turnover};
 use incident::Reporter;
@@ -276,7 +276,10 @@ impl Supervisor {
                     self.announced = true;
                     log::say(&startup::table(&self.config, self.crew.addresses(), &self.modules));
                     self.modules.announced();
-                    self.predecessor.iter().for_each(|predecessor| predecessor.tell(&FromHeir::Serving));
+                    match &self.predecessor {
+                        Some(predecessor) => predecessor.tell(&FromHeir::Serving),
+                        None => notify::tell("READY=1"),
+                    }
                     self.catch_up();
                 }
             }
@@ -344,7 +347,9 @@ impl Supervisor {
 
     /// From now on nothing begins.
     fn stop(&mut self) {
-        self.stopping = true;
+        if !std::mem::replace(&mut self.stopping, true) {
+            notify::tell("STOPPING=1");
+        }
         self.abandon_reload();
         self.predecessor.iter().for_each(|predecessor| predecessor.tell(&FromHeir::Stopping));
     }

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod files;
 pub mod inbox;
 pub mod lease;
+pub mod notify;
 pub mod process;
 pub mod program;
 pub mod roster;

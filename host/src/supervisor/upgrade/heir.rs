@@ -7,6 +7,7 @@ use crate::supervisor::listeners::Listener;
 use crate::supervisor::startup::describe_end;
 use crate::supervisor::{Event, Supervisor};
 use crate::sys::channel::{Channel, DESCRIPTORS_MAX};
+use crate::sys::notify;
 use crate::sys::process::Child;
 use anyhow::{Context, ensure};
 use rustix::process::Signal;
@@ -161,6 +162,10 @@ impl Supervisor {
             tracing::warn!("not upgraded: the server is {}", if self.stopping { "stopping" } else { "still starting" });
             return;
         }
+        if std::process::id() == 1 {
+            tracing::warn!("not upgraded: this is process 1, with which its container would end; start another one");
+            return;
+        }
         if let Some(heir) = &self.heir {
             tracing::warn!("not upgraded: process {} is about to take over already", heir.process.id());
             return;
@@ -204,6 +209,8 @@ impl Supervisor {
         let Some(heir) = &mut self.heir else { return };
         let (id, patience) = (heir.process.id(), self.config.timeouts.stop);
         self.stopping = true;
+        // Before it may say anything itself: only the main process is believed.
+        notify::tell(&format!("MAINPID={id}"));
         self.crew.own_files(false);
         if std::mem::take(&mut self.reload_due) {
             // It may have read the configuration before it was changed.
