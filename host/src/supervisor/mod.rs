@@ -21,7 +21,7 @@ use crate::config::{Config, values};
 use crate::control::{Order, Report};
 use crate::exit::Exit;
 use crate::log::{self, Role};
-use crate::sys::{notify, process, program};
+use crate::sys::{manager, process, program};
 use builds::{Builds, Known, Notice};
 use crew::{Crew, Phase, WorkerId, turnover};
 use incident::Reporter;
@@ -278,7 +278,7 @@ impl Supervisor {
                     self.modules.announced();
                     match &self.predecessor {
                         Some(predecessor) => predecessor.tell(&FromHeir::Serving),
-                        None => notify::tell("READY=1"),
+                        None => manager::tell("READY=1"),
                     }
                     self.catch_up();
                 }
@@ -348,7 +348,7 @@ impl Supervisor {
     /// From now on nothing begins.
     fn stop(&mut self) {
         if !std::mem::replace(&mut self.stopping, true) {
-            notify::tell("STOPPING=1");
+            manager::tell("STOPPING=1");
         }
         self.abandon_reload();
         self.predecessor.iter().for_each(|predecessor| predecessor.tell(&FromHeir::Stopping));

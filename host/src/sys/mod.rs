@@ -9,7 +9,8 @@ pub mod exec;
 pub mod files;
 pub mod inbox;
 pub mod lease;
-pub mod notify;
+pub mod manager;
+
 pub mod process;
 pub mod program;
 pub mod roster;

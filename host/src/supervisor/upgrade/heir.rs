@@ -7,7 +7,7 @@ use crate::supervisor::listeners::Listener;
 use crate::supervisor::startup::describe_end;
 use crate::supervisor::{Event, Supervisor};
 use crate::sys::channel::{Channel, DESCRIPTORS_MAX};
-use crate::sys::notify;
+use crate::sys::manager;
 use crate::sys::process::Child;
 use anyhow::{Context, ensure};
 use rustix::process::Signal;
@@ -210,7 +210,7 @@ impl Supervisor {
         let (id, patience) = (heir.process.id(), self.config.timeouts.stop);
         self.stopping = true;
         // Before it may say anything itself: only the main process is believed.
-        notify::tell(&format!("MAINPID={id}"));
+        manager::tell(&format!("MAINPID={id}"));
         self.crew.own_files(false);
         if std::mem::take(&mut self.reload_due) {
             // It may have read the configuration before it was changed.

@@ -7,7 +7,7 @@ use crate::supervisor::crew::turnover::NOBODY;
 use crate::supervisor::listeners::{self, Listener, When};
 use crate::supervisor::{Event, Supervisor};
 use crate::sys::channel::Channel;
-use crate::sys::{notify, process};
+use crate::sys::{manager, process};
 use anyhow::{Context, ensure};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -121,7 +121,7 @@ impl Supervisor {
         let Some(predecessor) = self.predecessor.as_mut().filter(|predecessor| !predecessor.has_left) else { return };
         predecessor.has_left = true;
         if !self.stopping {
-            notify::tell("READY=1");
+            manager::tell("READY=1");
             tracing::info!("took over from process {}", predecessor.id);
             self.crew.own_files(true);
         }
