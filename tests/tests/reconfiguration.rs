@@ -79,7 +79,7 @@ fn every_setting_takes_effect_and_no_connection_is_closed() {
     );
     assert!(workers(&server).iter().all(|worker| !before.contains(worker)) || children(server.id()).len() > 1);
     let response = client.get("/greeting.so").expect("an answer");
-    assert_eq!((response.text(), response.field("Server")), ("hello".into(), Some("another")));
+    assert_eq!((response.text(), response.field("Server")), ("hello", Some("another")));
     assert_eq!(client.get("/mounted/x").expect("an answer").text(), "other");
     assert_eq!(client.get("/nothing/x").expect("an answer").text(), "hello");
     load.flow(50);
@@ -134,7 +134,7 @@ fn what_is_wrong_is_refused_with_one_line_and_changes_nothing() {
         let line = server.wait_for_log_since(mark, "not reloaded, going on as before", PATIENCE);
         assert!(line.contains(why), "{line}");
         let response = client.get("/greeting.so").expect("an answer");
-        assert_eq!((response.text(), response.field("Server")), ("hello".into(), Some("good")), "{line}");
+        assert_eq!((response.text(), response.field("Server")), ("hello", Some("good")), "{line}");
         assert_eq!(server.log()[mark..].len(), 1, "{:?}", &server.log()[mark..]);
     }
     assert_eq!(workers(&server), before);

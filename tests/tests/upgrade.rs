@@ -70,7 +70,7 @@ fn load(server: &Server, connections: usize) -> Load {
 #[track_caller]
 fn assert_answer(response: std::io::Result<Response>, text: &str) {
     let response = response.expect("an answer");
-    assert_eq!((response.status, response.text()), (200, text.into()), "{}", response.head);
+    assert_eq!((response.status, response.text()), (200, text), "{}", response.head);
 }
 
 /// Nothing of the server is left but the lock that servers share.
@@ -488,7 +488,7 @@ fn another_version_gets_the_sockets_and_no_connection_it_might_not_understand() 
     assert_eq!(idle.rest().expect("it ends as it should"), b"");
     client.send(b"\r\n").expect("the connection is open");
     let response = client.response().expect("an answer");
-    assert_eq!((response.text(), response.closes()), ("a".into(), true));
+    assert_eq!((response.text(), response.closes()), ("a", true));
     assert_eq!(server.wait().code(), Some(0));
     assert_eq!(server.get("/a.txt").text(), "stranger\n");
 }
