@@ -246,6 +246,8 @@ impl Server {
     /// # Panics
     /// It does not end, with its log.
     pub fn stop(mut self) -> ExitStatus {
+        // The status of a process goes to its parent, which is us once its predecessor is gone.
+        self.wait_for_former();
         self.signal(Signal::TERM);
         self.wait()
     }

@@ -61,6 +61,8 @@ pub(super) struct Worker {
     builds: Vec<Arc<Kept>>,
     /// The generation of each module that answers.
     answering: HashMap<String, u64>,
+    /// It takes orders.
+    started: bool,
     /// What it was told to load and has not reported, with the time since when it may be at the first.
     loading: VecDeque<(String, u64)>,
     loading_since: Instant,
@@ -132,6 +134,7 @@ impl Crew {
             replaces,
             builds: Vec::new(),
             answering: HashMap::new(),
+            started: false,
             loading: VecDeque::new(),
             loading_since: Instant::now(),
             hired: Instant::now(),
@@ -190,6 +193,13 @@ impl Crew {
     /// Whether any build of a module has been loaded by a worker that serves, or will.
     pub(super) fn has_loaded(&mut self, module: &str) -> bool {
         self.active().any(|worker| worker.builds.iter().any(|build| build.module == module))
+    }
+
+    /// A worker has begun to take orders. No module is to blame for the time that the system took until then.
+    pub(super) fn started(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.started = true;
+        worker.loading_since = Instant::now();
     }
 
     /// A worker has loaded what it was told to; generation 0 if that failed.
@@ -526,7 +536,7 @@ impl Worker {
     }
 
     fn loading_deadline(&self) -> Option<Instant> {
-        (self.is_active() && !self.loading.is_empty()).then(|| self.loading_since + LOAD_TIMEOUT)
+        (self.started && self.is_active() && !self.loading.is_empty()).then(|| self.loading_since + LOAD_TIMEOUT)
     }
 }
 

@@ -260,6 +260,7 @@ impl Supervisor {
 
     fn on_report(&mut self, id: WorkerId, report: Report, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
         match report {
+            Report::Started => self.crew.started(id),
             Report::Loaded { module, generation, error: None } => {
                 self.modules.loaded(&module, generation);
                 self.crew.loaded(id, &module, generation);

@@ -97,14 +97,21 @@ impl Supervisor {
 
     /// Every build has been looked at.
     fn end_reload(&mut self) {
-        let Some(Reload { config, opened, builds, pipeline, notices, held }) = self.reload.take() else { return };
+        let Some(Reload { config, mut opened, builds, pipeline, notices, held }) = self.reload.take() else { return };
         let stays = config.handlers == self.config.handlers;
         let mut modules = if stays { self.modules.trial() } else { self.modules.trial_elsewhere() };
         for notice in notices {
             // The workers that there will be are told of all builds when they are hired.
             modules.note(notice);
         }
-        if let Err(error) = startup::require_root(&config, &modules) {
+        // A listener that was about to be closed when the reload began may be closed by now.
+        let listeners = self.crew.listeners().chain(&opened).map(|listener| &listener.bind);
+        let missing = listeners::missing(&config.bind, listeners);
+        let verdict = startup::require_root(&config, &modules).and_then(|()| {
+            opened.extend(listeners::open(&missing, When::Later)?);
+            Ok(())
+        });
+        if let Err(error) = verdict {
             tracing::error!("not reloaded, going on as before: {error:#}");
             drop_aside(builds);
             held.into_iter().for_each(|notice| self.act_on_build(notice));

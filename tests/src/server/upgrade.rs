@@ -36,7 +36,8 @@ impl Server {
     /// # Panics
     /// None does, with the log.
     pub fn follow(&mut self, mark: usize) {
-        let line = self.wait_for_log_since(mark, "upgraded: process ", PATIENCE);
+        // Not the line that begins with "not upgraded".
+        let line = self.wait_for_log_since(mark, " info upgraded: process ", PATIENCE);
         let id = line.split("upgraded: process ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
         let before = std::mem::replace(&mut self.supervisor, id.unwrap_or_else(|| panic!("no process in {line:?}")));
         if before != self.child.id() {

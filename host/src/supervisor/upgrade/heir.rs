@@ -27,6 +27,8 @@ pub(in crate::supervisor) struct Heir {
     /// When it is ended if it has not come further.
     deadline: Option<Instant>,
     is_compatible: bool,
+    /// It has been told to stop after it had taken over.
+    is_stopping: bool,
     /// Why it is not wanted any more.
     given_up: Option<String>,
     /// Says when the last connection has been passed on.
@@ -89,6 +91,7 @@ impl Heir {
             phase: Phase::Silent,
             deadline: Some(Instant::now() + HELLO_TIMEOUT),
             is_compatible: true,
+            is_stopping: false,
             given_up: None,
             passed: None,
         };
@@ -200,7 +203,10 @@ impl Supervisor {
                 self.leave_to_heir();
             }
             // What it cannot take over is answered here.
-            FromHeir::Stopping if heir.phase == Phase::Serving => self.crew.stop(self.config.timeouts.stop),
+            FromHeir::Stopping if heir.phase == Phase::Serving => {
+                heir.is_stopping = true;
+                self.crew.stop(self.config.timeouts.stop);
+            }
             _ => tracing::debug!("process {} says what makes no sense now: {word:?}", heir.process.id()),
         }
     }
@@ -235,6 +241,9 @@ impl Supervisor {
     pub(in crate::supervisor) fn on_heir_end(&mut self, status: std::io::Result<ExitStatus>) {
         let Some(heir) = &mut self.heir else { return };
         let (id, how) = (heir.process.id(), describe_end(&status));
+        if heir.is_stopping {
+            return;
+        }
         if heir.serves() {
             tracing::error!("process {id}, which has taken over, {how}; answering what is left here");
             return self.crew.stop(self.config.timeouts.stop);
