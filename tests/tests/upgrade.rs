@@ -114,9 +114,13 @@ fn two_hundred_upgrades_and_reloads_under_load_lose_nothing_and_leave_nothing() 
     load.flow(100);
     load.finish().assert_nothing_lost();
     assert_answer(idle.get("/a.txt"), "a");
-    let of_site = process::in_folder(&site.path(".").canonicalize().expect("it is there"));
-    assert_eq!(of_site.len(), 2, "a supervisor and a worker");
-    assert!(children(server.id()).iter().all(|child| child.state != 'Z'));
+    let folder = site.path(".").canonicalize().expect("it is there");
+    eventually("a supervisor and a worker are left", PATIENCE, || {
+        (process::in_folder(&folder).len() == 2).then_some(())
+    });
+    eventually("no zombie is left", PATIENCE, || {
+        children(server.id()).iter().all(|child| child.state != 'Z').then_some(())
+    });
     assert!(!server.log().iter().any(|line| line.contains(" error ") || line.contains(" warn ")), "{:?}", server.log());
     assert_eq!(server.stop().code(), Some(0));
     assert!(!site.path("host.sock").exists());
@@ -219,7 +223,9 @@ fn refuse(server: &mut Server, client: &mut Client, why: &[&str]) {
     assert_eq!((server.id(), find(id).is_some()), (id, true));
     assert_eq!(probe::process(&client.get("/probe.so").expect("an answer")), before);
     assert_eq!(probe::process(&server.get("/probe.so")), before);
-    assert!(children(id).iter().all(|child| child.command == "host: worker" && child.state != 'Z'));
+    eventually("no other child is left", PATIENCE, || {
+        children(id).iter().all(|child| child.command == "host: worker" && child.state != 'Z').then_some(())
+    });
 }
 
 #[test]
