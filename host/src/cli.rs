@@ -69,6 +69,22 @@ pub fn parse(
     Ok(Invocation::Serve(Box::new(cli.config()?)))
 }
 
+/// Reads the arguments, the environment and the file of this process once more: the file may be another.
+///
+/// # Errors
+/// The first thing that is wrong, in one line.
+pub fn reread() -> Result<Config> {
+    match parse(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(Invocation::Serve(config)) => Ok(*config),
+        Ok(_) => anyhow::bail!("the arguments do not say that anything is to be served"),
+        Err(Refusal::Settings(error)) => Err(error),
+        Err(Refusal::Arguments(error)) => {
+            let text = error.to_string();
+            anyhow::bail!("{}", text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+        }
+    }
+}
+
 impl Refusal {
     /// Prints it where it belongs, and says how to exit.
     pub fn report(&self) -> ExitCode {

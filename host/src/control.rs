@@ -52,6 +52,8 @@ pub enum Order {
 /// What a worker tells its supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
+    /// The answer to [`Order::Start`]: from now on the worker does what it is told.
+    Started,
     /// The answer to [`Order::Load`].
     Loaded {
         /// The module's name.

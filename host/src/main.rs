@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 
 fn command_line() -> ExitCode {
     match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
-        Ok(Invocation::Serve(config)) => host::supervisor::run(*config),
+        Ok(Invocation::Serve(config)) => host::supervisor::run(*config, cli::reread),
         Ok(Invocation::Check(files)) => host::supervisor::builds::command(&files),
         Ok(Invocation::Console(command)) => host::supervisor::console::run(&command),
         Ok(Invocation::Generate(what)) => match what.write(&mut std::io::stdout().lock()) {

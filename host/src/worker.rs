@@ -50,6 +50,7 @@ fn take_orders() -> anyhow::Result<()> {
         .context("cannot map the flight recorder")?;
     log::start(config.log_format, Role::Worker)?;
     let worker = Worker::new(Arc::new(*config), &channel)?;
+    worker.report(Report::Started);
     let site = worker.config.html.as_deref().map(Site::open).transpose()?;
     let listeners = listeners.into_iter().zip(sockets).map(|(address, socket)| (socket, Arc::new(address))).collect();
     let prepared = Prepared { listeners, site, spool };

@@ -1,7 +1,9 @@
 //! A `host` that belongs to one test: its folders, its process, its log.
 
+mod upgrade;
+
 use crate::client::{self, Client, Response};
-use crate::{PATIENCE, compile};
+use crate::{PATIENCE, compile, eventually};
 use rustix::process::{Pid, Signal};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -11,9 +13,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use upgrade::{number, reaped};
 
 /// Names another `host` to test than the one of this build.
 pub const BINARY_VARIABLE: &str = "HOST_TEST_BINARY";
+
+/// What the names of sites' folders begin with.
+const PREFIX: &str = "host-test-";
 
 /// A folder with `html/`, `handlers/` and `runtime/`, removed at the end.
 #[derive(Debug)]
@@ -28,8 +34,7 @@ impl Site {
     /// The folders cannot be made.
     #[expect(clippy::new_without_default, reason = "it makes folders, which no default should")]
     pub fn new() -> Self {
-        let site =
-            Self { folder: tempfile::Builder::new().prefix("host-test-").tempdir().expect("a temporary folder") };
+        let site = Self { folder: tempfile::Builder::new().prefix(PREFIX).tempdir().expect("a temporary folder") };
         for (name, mode) in [("html", 0o755), ("handlers", 0o755), ("runtime", 0o700)] {
             let folder = site.path(name);
             fs::create_dir(&folder).expect("a new folder");
@@ -70,7 +75,12 @@ impl Site {
     /// `host` with these arguments, in the site's folder, so that `./html` and `./handlers` are the site's. No
     /// `HOST_…` variable of the test's caller reaches it.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        self.command_by(binary(), arguments)
+    }
+
+    /// As [`Site::command`], by another path to the program.
+    pub fn command_by(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("HOST_") {
@@ -121,7 +131,16 @@ pub fn finish(mut command: Command) -> Output {
 /// A running `host`. Dropped, it is told to stop, and killed if it does not.
 #[derive(Debug)]
 pub struct Server {
+    /// The process that was started.
     child: Child,
+    /// The supervisor of now: another process after an upgrade.
+    supervisor: u32,
+    /// Supervisors before it, besides the first, that have not been seen to end.
+    former: Vec<u32>,
+    /// An upgrade was asked for: there may be processes that nobody has named.
+    has_heirs: bool,
+    /// The folder of its site.
+    folder: Option<PathBuf>,
     address: SocketAddr,
     log: Arc<Log>,
 }
@@ -139,7 +158,9 @@ impl Server {
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let log = Log::follow(child.stderr.take().expect("its standard error is a pipe"));
         // The address is not known yet, but from here on the process has an owner that ends it.
-        let mut server = Self { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), log };
+        let folder = command.get_current_dir().and_then(|folder| folder.canonicalize().ok());
+        let (supervisor, address) = (child.id(), SocketAddr::from(([0, 0, 0, 0], 0)));
+        let mut server = Self { child, supervisor, former: Vec::new(), has_heirs: false, folder, address, log };
         let line = server.wait_for_log("listening on http://", PATIENCE);
         // In a JSON log a quote follows.
         let address = line.split("http://").nth(1).and_then(|rest| rest.split([' ', '"']).next());
@@ -154,7 +175,7 @@ impl Server {
 
     /// The supervisor's process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.supervisor
     }
 
     /// A new connection.
@@ -204,7 +225,7 @@ impl Server {
     /// # Panics
     /// The process is gone.
     pub fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(pid(&self.child), signal).expect("the server is running");
+        rustix::process::kill_process(number(self.supervisor), signal).expect("the server is running");
     }
 
     /// Waits for its end.
@@ -212,6 +233,11 @@ impl Server {
     /// # Panics
     /// It does not end, with its log.
     pub fn wait(&mut self) -> ExitStatus {
+        if self.supervisor != self.child.id() {
+            self.wait_for_former();
+            let status = eventually("the server ends", PATIENCE, || reaped(self.supervisor));
+            return status.expect("its former supervisor has ended, so it is our child");
+        }
         wait(&mut self.child, PATIENCE).unwrap_or_else(|| panic!("the server does not end\n{}", self.log.text()))
     }
 
@@ -220,6 +246,8 @@ impl Server {
     /// # Panics
     /// It does not end, with its log.
     pub fn stop(mut self) -> ExitStatus {
+        // The status of a process goes to its parent, which is us once its predecessor is gone.
+        self.wait_for_former();
         self.signal(Signal::TERM);
         self.wait()
     }
@@ -237,6 +265,9 @@ impl Drop for Server {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
             }
+        }
+        if self.has_heirs {
+            self.end_strays();
         }
     }
 }

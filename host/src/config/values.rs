@@ -196,13 +196,16 @@ pub fn count(text: &str) -> Result<usize> {
     }
 }
 
-/// `--workers` and `--threads`: a count of at most 1024.
+/// The most that `--workers` and `--threads` may ask for.
+pub const SMALL_COUNT_MAX: usize = 1024;
+
+/// `--workers` and `--threads`: a count of at most [`SMALL_COUNT_MAX`].
 ///
 /// # Errors
-/// As [`count`], or more than 1024.
+/// As [`count`], or more than that.
 pub fn small_count(text: &str) -> Result<usize> {
     let number = count(text)?;
-    ensure!(number <= 1024, "at most 1024");
+    ensure!(number <= SMALL_COUNT_MAX, "at most {SMALL_COUNT_MAX}");
     Ok(number)
 }
 

@@ -53,6 +53,13 @@ pub(super) struct Unpacked {
     pub(super) rest: Vec<u8>,
 }
 
+impl Handover {
+    /// A connection of which nothing has been received.
+    pub fn fresh(socket: OwnedFd, peer: Address, local: Address) -> Handover {
+        Handover { state: State { peer, local, bytes: 0, content: None }, descriptors: vec![socket] }
+    }
+}
+
 /// Makes a connection ready for the way.
 pub(super) fn pack(
     socket: OwnedFd,

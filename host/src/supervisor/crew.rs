@@ -3,8 +3,11 @@
 //! A replacement boots beside the worker that it replaces, loads everything, and serves; then the old one passes its
 //! connections on and goes. At most one replacement of a worker boots at a time.
 
+pub(super) mod turnover;
+
+use super::Event;
+use super::listeners::Listener;
 use super::rollout::{Change, Kept, Modules};
-use super::{Event, Listener};
 use crate::config::Config;
 use crate::control::{self, Order};
 use crate::handler::Loadable;
@@ -20,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+use turnover::Turnover;
 
 /// An order, with the descriptors that go along.
 type Outgoing = (Order, Vec<OwnedFd>);
@@ -34,6 +38,7 @@ pub(super) struct Crew {
     spool: PathBuf,
     events: mpsc::Sender<Event>,
     workers: BTreeMap<WorkerId, Worker>,
+    workers_wanted: usize,
     next_id: WorkerId,
     /// When another worker is to be hired in the place of one that died, and whom that one was to replace.
     vacancies: Vec<(Instant, Option<WorkerId>)>,
@@ -41,6 +46,9 @@ pub(super) struct Crew {
     early_deaths: u32,
     /// Connections whose next worker died before it could take them.
     stranded: Vec<(HandoverState, Vec<OwnedFd>)>,
+    turnover: Turnover,
+    /// Who takes the connections of all, once there is another supervisor.
+    heir: Option<mpsc::Sender<(HandoverState, Vec<OwnedFd>)>>,
 }
 
 /// A worker process.
@@ -56,6 +64,8 @@ pub(super) struct Worker {
     builds: Vec<Arc<Kept>>,
     /// The build of each module that answers.
     answering: HashMap<String, Arc<Kept>>,
+    /// It takes orders.
+    started: bool,
     /// What it was told to load and has not reported, with the time since when it may be at the first.
     loading: VecDeque<Arc<Kept>>,
     loading_since: Instant,
@@ -94,6 +104,7 @@ impl Crew {
         events: mpsc::Sender<Event>,
     ) -> Crew {
         Crew {
+            workers_wanted: config.workers,
             config,
             listeners,
             spool,
@@ -103,6 +114,8 @@ impl Crew {
             vacancies: Vec::new(),
             early_deaths: 0,
             stranded: Vec::new(),
+            turnover: Turnover::default(),
+            heir: None,
         }
     }
 
@@ -126,6 +139,7 @@ impl Crew {
             replaces,
             builds: Vec::new(),
             answering: HashMap::new(),
+            started: false,
             loading: VecDeque::new(),
             loading_since: Instant::now(),
             hired: Instant::now(),
@@ -148,8 +162,13 @@ impl Crew {
     }
 
     /// Tells those to serve who have loaded everything there is. Until then they accept nothing, so that no request
-    /// is answered by an older build than those that have been announced.
-    pub(super) fn open_loaded(&mut self) {
+    /// is answered by an older build than those that have been announced. `together`: all or none, so that none has
+    /// accepted anything if another one cannot load.
+    pub(super) fn open_loaded(&mut self, together: bool) {
+        if together && self.workers.values().any(|worker| worker.phase == Phase::Booting && !worker.loading.is_empty())
+        {
+            return;
+        }
         for worker in self.workers.values_mut() {
             if worker.phase == Phase::Booting && worker.loading.is_empty() {
                 worker.phase = Phase::Opening;
@@ -179,6 +198,13 @@ impl Crew {
     /// Whether any build of a module has been loaded by a worker that serves, or will.
     pub(super) fn has_loaded(&mut self, module: &str) -> bool {
         self.active().any(|worker| worker.builds.iter().any(|build| build.module == module))
+    }
+
+    /// A worker has begun to take orders. No module is to blame for the time that the system took until then.
+    pub(super) fn started(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.started = true;
+        worker.loading_since = Instant::now();
     }
 
     /// A worker has loaded what it was told to; generation 0 if that failed.
@@ -284,9 +310,7 @@ impl Crew {
         let mut replaced = worker.replaces.take();
         while let Some(old) = replaced.and_then(|old| self.workers.get_mut(&old)) {
             replaced = old.replaces.take();
-            old.phase = Phase::Draining { quiet: false };
-            old.deadline = Some(Instant::now() + self.config.timeouts.stop);
-            old.order(Order::Drain, Vec::new());
+            old.drain(self.config.timeouts.stop);
         }
     }
 
@@ -298,13 +322,19 @@ impl Crew {
         worker.process.kill();
     }
 
-    /// Whether all that were hired at the start serve.
+    /// Whether as many serve as are wanted.
     pub(super) fn all_serve(&self) -> bool {
-        self.workers.values().filter(|worker| worker.phase == Phase::Serving).count() >= self.config.workers
+        self.workers.values().filter(|worker| worker.phase == Phase::Serving).count() >= self.workers_wanted
     }
 
-    /// Passes a connection on to the newest worker that serves; when all stop, to one that still answers what it has.
+    /// Passes a connection on to the supervisor that takes over, or to the newest worker that serves; when all stop, to one
+    /// that still answers what it has.
     pub(super) fn pass_on(&mut self, from: WorkerId, state: HandoverState, descriptors: Vec<OwnedFd>) {
+        if let Some(heir) = &self.heir {
+            // Its end is an event of its own.
+            _ = heir.send((state, descriptors));
+            return;
+        }
         let in_phase = |phase| {
             let mut workers = self.workers.iter().rev().filter(move |(_, worker)| worker.phase == phase);
             workers.find(|(id, _)| **id != from).map(|(_, worker)| worker)
@@ -349,7 +379,7 @@ impl Crew {
     pub(super) fn stop(&mut self, patience: Duration) {
         self.vacancies.clear();
         // Nobody shall wait in a queue that is not served any more.
-        self.listeners.clear();
+        self.close_listeners();
         for worker in self.workers.values_mut() {
             match worker.phase {
                 Phase::Booting => worker.leave_now(),
@@ -366,7 +396,7 @@ impl Crew {
     /// Fast stop; asked for again, at once.
     pub(super) fn end_now(&mut self) {
         self.vacancies.clear();
-        self.listeners.clear();
+        self.close_listeners();
         for worker in self.workers.values_mut() {
             if worker.phase == Phase::Leaving { worker.leave_now() } else { worker.leave() }
         }
@@ -536,7 +566,7 @@ impl Worker {
     }
 
     fn loading_deadline(&self) -> Option<Instant> {
-        (self.is_active() && !self.loading.is_empty()).then(|| self.loading_since + LOAD_TIMEOUT)
+        (self.started && self.is_active() && !self.loading.is_empty()).then(|| self.loading_since + LOAD_TIMEOUT)
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 /// Builds by generation, without the one that answers now. `B` is a build that is kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct History<B> {
     builds: BTreeMap<u64, Entry<B>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry<B> {
     build: B,
     /// Somebody has gone back to an older one from it, or from one before it: it comes again only when it is named.
@@ -49,6 +49,11 @@ impl<B: Clone> History<B> {
     /// Somebody goes back to this generation: those after it are not returned to unless they are named.
     pub(super) fn leave_those_after(&mut self, generation: u64) {
         self.builds.range_mut(generation + 1..).for_each(|(_, entry)| entry.left = true);
+    }
+
+    /// The builds that people have turned away from.
+    pub(super) fn left(&self) -> impl Iterator<Item = &B> {
+        self.builds.values().filter(|entry| entry.left).map(|entry| &entry.build)
     }
 
     /// All generations, newest first.

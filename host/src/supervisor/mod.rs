@@ -2,8 +2,8 @@
 //!
 //! 1. Everything that can be refused is refused before anything starts.
 //! 2. It opens the listeners, starts workers, has every build checked, and says what serves what.
-//! 3. Then it is one loop over events: builds, reports of workers, ends of workers, signals. All else runs on threads
-//!    that only send events.
+//! 3. Then it is one loop over events: builds, reports of workers, ends of workers, signals, what another supervisor says
+//!    from which it takes over, or which takes over from it. All else runs on threads that only send events.
 
 pub mod admission;
 pub mod builds;
@@ -11,37 +11,42 @@ pub mod console;
 mod crew;
 mod history;
 mod incident;
+mod listeners;
+mod reload;
 mod rollout;
 pub mod runtime;
 mod startup;
+mod upgrade;
 mod verdict;
 
-use crate::config::{Bind, Config};
+use crate::config::{Config, values};
 use crate::control::{Order, Report};
 use crate::exit::Exit;
 use crate::log::{self, Role};
 use crate::request::Excerpt;
 use crate::sys::crash::Limit;
-use crate::sys::process;
 use crate::sys::recorder::LastCall;
-use crate::sys::socket::{self, Address, SocketFile};
-use anyhow::Context;
-use builds::{Build, Builds, Notice};
-use crew::{Crew, Phase, WorkerId};
+use crate::sys::{manager, process, program};
+use builds::{Build, Builds, Known, Notice};
+use crew::{Crew, Phase, WorkerId, turnover};
 use incident::{Record, Reporter};
+use listeners::When;
+use reload::Reload;
 use rollout::{Kept, Modules, Return};
 use runtime::Runtime;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+use upgrade::{FromHeir, Heir, Predecessor, ToHeir};
 use verdict::{Offence, Verdicts};
 
-/// Runs the server until it is told to stop.
-pub fn run(config: Config) -> ExitCode {
-    match Supervisor::start(config).and_then(|mut supervisor| supervisor.supervise()) {
+/// Runs the server until it is told to stop. `reread` reads the configuration once more.
+pub fn run(config: Config, reread: fn() -> anyhow::Result<Config>) -> ExitCode {
+    match Supervisor::start(config, reread).and_then(|mut supervisor| supervisor.supervise()) {
         Ok(()) => Exit::Success.into(),
         Err(failure) => {
             tracing::error!("{:#}", failure.error);
@@ -52,7 +57,8 @@ pub fn run(config: Config) -> ExitCode {
 
 /// What the supervisor acts on.
 pub(crate) enum Event {
-    Build(Notice),
+    /// By the number of the pipeline.
+    Build(u64, Notice),
     Report(WorkerId, Report, Vec<OwnedFd>),
     Ended(WorkerId, std::io::Result<ExitStatus>),
     Signal(i32),
@@ -62,14 +68,33 @@ pub(crate) enum Event {
     Copied(Return, std::io::Result<Build>, console::Reply),
     /// An incident is in the log, and in its file.
     Told(Record),
+    Heir(FromHeir),
+    HeirEnded(std::io::Result<ExitStatus>),
+    Predecessor(ToHeir, Vec<OwnedFd>),
+    PredecessorGone,
 }
 
 struct Supervisor {
     config: Arc<Config>,
+    reread: fn() -> anyhow::Result<Config>,
+    /// What is started by an upgrade.
+    program: PathBuf,
+    /// For those who send events.
+    sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     modules: Modules,
     crew: Crew,
     builds: Builds,
+    /// The number of the pipeline that counts, and of the last one that was started.
+    pipeline: u64,
+    pipelines: u64,
+    reload: Option<Reload>,
+    /// A reload has been asked for that could not begin yet.
+    reload_due: bool,
+    /// The process that takes over, or is to.
+    heir: Option<Heir>,
+    /// The process that this one takes over from, as long as it lives.
+    predecessor: Option<Predecessor>,
     /// What happened while the first builds were looked up.
     early: VecDeque<Event>,
     /// The first workers serve, and people have been told.
@@ -80,16 +105,8 @@ struct Supervisor {
     /// The last ones, oldest first.
     incidents: VecDeque<Record>,
     /// For threads of ours that have something for the loop.
-    sender: mpsc::Sender<Event>,
     started: Instant,
-    _runtime: Runtime,
-}
-
-/// A listening socket, for as long as anybody shall connect.
-struct Listener {
-    socket: OwnedFd,
-    address: Address,
-    _file: Option<SocketFile>,
+    runtime: Runtime,
 }
 
 /// Why the supervisor ends, and with which code.
@@ -99,37 +116,59 @@ struct Failure {
 }
 
 impl Supervisor {
-    fn start(config: Config) -> Result<Supervisor, Failure> {
+    fn start(config: Config, reread: fn() -> anyhow::Result<Config>) -> Result<Supervisor, Failure> {
         let with = |exit| move |error| Failure { exit, error };
         log::start(config.log_format, Role::Supervisor).map_err(with(Exit::Usage))?;
         process::inherit_nothing_further();
+        let program = program::path().map_err(anyhow::Error::from).map_err(with(Exit::Failure))?;
+        let (predecessor, mut estate) = Predecessor::greet().map_err(with(Exit::Failure))?.unzip();
         process::raise_descriptor_limit(descriptors_max(&config));
         let runtime = Runtime::create(config.runtime.as_deref()).map_err(with(Exit::Failure))?;
         admission::check(config.html.as_deref(), &config.handlers, runtime.path()).map_err(with(Exit::Usage))?;
-        let listeners = listen(&config).map_err(with(Exit::Failure))?;
+        let listeners = match &mut estate {
+            Some(estate) => estate.listeners(&config.bind),
+            None => listeners::open(&config.bind, When::Start),
+        };
+        let listeners = listeners.map_err(with(Exit::Failure))?;
         let (sender, events) = mpsc::channel();
         forward_signals(sender.clone()).map_err(with(Exit::Failure))?;
-        let builds = start_builds(&config, &runtime, sender.clone()).map_err(with(Exit::Failure))?;
+        let mut modules = Modules::default();
+        if let Some(estate) = estate {
+            modules.go_on_from(estate.generations);
+        }
+        let builds =
+            start_builds(&config, &runtime, modules.known(), 0, sender.clone()).map_err(with(Exit::Failure))?;
         if let Err(error) = console::start(runtime.path(), sender.clone()) {
             tracing::warn!("host status and host rollback cannot reach this server: {error:#}");
         }
         let reporter = Reporter::start(runtime.path(), sender.clone());
+        if let Some(predecessor) = &predecessor {
+            predecessor.follow(sender.clone()).map_err(with(Exit::Failure))?;
+        }
         let config = Arc::new(config);
         let mut supervisor = Supervisor {
             crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), sender.clone()),
             config,
+            reread,
+            program,
+            sender,
             events,
-            modules: Modules::default(),
+            modules,
             builds,
+            pipeline: 0,
+            pipelines: 0,
+            reload: None,
+            reload_due: false,
+            heir: None,
+            predecessor,
             early: VecDeque::new(),
             announced: false,
             stopping: false,
             verdicts: Verdicts::default(),
             reporter: reporter.map_err(|error| Failure { exit: Exit::Worker, error: error.into() })?,
             incidents: VecDeque::new(),
-            sender,
             started: Instant::now(),
-            _runtime: runtime,
+            runtime,
         };
         if let Err(failure) = supervisor.open() {
             // Else they would only end when they have noticed.
@@ -148,8 +187,8 @@ impl Supervisor {
         // The first look-up decides whether there is anything to serve.
         loop {
             match self.events.recv() {
-                Ok(Event::Build(Notice::Scanned { .. })) => break,
-                Ok(Event::Build(notice)) => self.on_build(notice),
+                Ok(Event::Build(_, Notice::Scanned { .. })) => break,
+                Ok(Event::Build(pipeline, notice)) => self.on_build(pipeline, notice),
                 Ok(Event::Signal(SIGTERM | SIGINT | SIGQUIT)) | Err(_) => {
                     self.stopping = true;
                     self.crew.end_now();
@@ -164,9 +203,10 @@ impl Supervisor {
     }
 
     fn supervise(&mut self) -> Result<(), Failure> {
-        while !(self.stopping && self.crew.is_empty()) {
-            self.crew.open_loaded();
-            let event = match self.crew.next_deadline() {
+        while !self.is_done() {
+            self.crew.open_loaded(!self.announced);
+            let heir_deadline = self.heir.as_ref().and_then(Heir::deadline);
+            let event = match self.crew.next_deadline().into_iter().chain(heir_deadline).min() {
                 _ if !self.early.is_empty() => self.early.pop_front(),
                 Some(deadline) => match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                     Ok(event) => Some(event),
@@ -179,7 +219,7 @@ impl Supervisor {
                 },
             };
             match event {
-                Some(Event::Build(notice)) => self.on_build(notice),
+                Some(Event::Build(pipeline, notice)) => self.on_build(pipeline, notice),
                 Some(Event::Report(worker, report, descriptors)) => self.on_report(worker, report, descriptors)?,
                 Some(Event::Ended(worker, status)) => self.on_end(worker, status)?,
                 Some(Event::Signal(signal)) => self.on_signal(signal),
@@ -191,6 +231,10 @@ impl Supervisor {
                         self.incidents.pop_front();
                     }
                 }
+                Some(Event::Heir(word)) => self.on_heir(word),
+                Some(Event::HeirEnded(status)) => self.on_heir_end(status),
+                Some(Event::Predecessor(message, descriptors)) => self.on_predecessor(message, descriptors),
+                Some(Event::PredecessorGone) => self.on_predecessor_end(),
                 None => {}
             }
             for (worker, module, generation) in self.crew.act_on_deadlines(&self.modules, self.stopping) {
@@ -199,12 +243,36 @@ impl Supervisor {
                 self.refuse(&module, generation, reason)?;
                 self.crew.replace(worker, &self.modules);
             }
+            self.give_up_late_heir();
+            if !self.stopping {
+                self.crew.settle(&self.modules);
+            }
             self.modules.announce_completed(&self.crew);
         }
+        self.crew.disinherit();
+        self.heir.iter().for_each(Heir::flush);
         Ok(())
     }
 
-    fn on_build(&mut self, notice: Notice) {
+    /// Whether there is nobody any more whom this process has to wait for.
+    fn is_done(&self) -> bool {
+        let waits = match &self.heir {
+            // What is still to come from there goes on to the heir.
+            Some(heir) if heir.serves() => self.predecessor.is_some(),
+            // It has been told to stop.
+            Some(_) => true,
+            None => false,
+        };
+        self.stopping && self.crew.is_empty() && !waits
+    }
+
+    fn on_build(&mut self, pipeline: u64, notice: Notice) {
+        if let Some(notice) = self.hold(pipeline, notice) {
+            self.act_on_build(notice);
+        }
+    }
+
+    fn act_on_build(&mut self, notice: Notice) {
         if self.stopping {
             return;
         }
@@ -227,6 +295,7 @@ impl Supervisor {
 
     fn on_report(&mut self, id: WorkerId, report: Report, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
         match report {
+            Report::Started => self.crew.started(id),
             Report::Loaded { module, generation, error: None } => {
                 self.modules.loaded(&module, generation);
                 self.crew.loaded(id, &module, generation);
@@ -243,6 +312,11 @@ impl Supervisor {
                     self.announced = true;
                     log::say(&startup::table(&self.config, self.crew.addresses(), &self.modules));
                     self.modules.announced();
+                    match &self.predecessor {
+                        Some(predecessor) => predecessor.tell(&FromHeir::Serving),
+                        None => manager::tell("READY=1"),
+                    }
+                    self.catch_up();
                 }
             }
             Report::Failed(reason) if !self.announced => {
@@ -332,25 +406,48 @@ impl Supervisor {
         Ok(true)
     }
 
+    /// From now on nothing begins.
+    fn stop(&mut self) {
+        if !std::mem::replace(&mut self.stopping, true) {
+            manager::tell("STOPPING=1");
+        }
+        self.abandon_reload();
+        self.predecessor.iter().for_each(|predecessor| predecessor.tell(&FromHeir::Stopping));
+    }
+
     fn on_signal(&mut self, signal: i32) {
         match signal {
-            SIGHUP => {
-                tracing::info!("reloading everything: all builds are taken again, and every worker is replaced");
-                self.builds.rescan(true);
-                if self.announced && !self.stopping {
-                    self.crew.replace_all(&self.modules);
-                }
-            }
+            SIGHUP => self.reload(),
+            SIGUSR2 => self.upgrade(),
+            SIGTTIN => self.resize(1),
+            SIGTTOU => self.resize(-1),
             SIGTERM if !self.stopping => {
-                self.stopping = true;
+                self.stop();
                 tracing::info!("stopping: answering what has been received");
                 self.crew.stop(self.config.timeouts.stop);
+                self.heir.iter_mut().for_each(|heir| heir.stop(false, self.config.timeouts.stop));
             }
             SIGTERM => {}
             _ => {
-                self.stopping = true;
+                self.stop();
                 self.crew.end_now();
+                self.heir.iter_mut().for_each(|heir| heir.stop(true, Duration::ZERO));
             }
+        }
+    }
+}
+
+/// Another number of workers, until the configuration is read again.
+impl Supervisor {
+    fn resize(&mut self, by: isize) {
+        if self.stopping {
+            return;
+        }
+        match self.crew.resize(by, values::SMALL_COUNT_MAX) {
+            Some(count) if by > 0 => tracing::info!("one worker more: {}", turnover::workers(count)),
+            Some(count) => tracing::info!("one worker less: {}", turnover::workers(count)),
+            None if by > 0 => tracing::warn!("no worker more: there are at most {}", values::SMALL_COUNT_MAX),
+            None => tracing::warn!("no worker less: there is at least 1"),
         }
     }
 }
@@ -361,18 +458,13 @@ fn descriptors_max(config: &Config) -> u64 {
     3 * config.limits.connections_max as u64 + DESCRIPTORS_BESIDE_CONNECTIONS
 }
 
-fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    let (inherited, other): (Vec<_>, Vec<_>) = config.bind.iter().partition(|bind| matches!(bind, Bind::Inherited(_)));
-    for bind in inherited.into_iter().chain(other) {
-        let socket = socket::listen(bind)?;
-        let address = socket::local_address(socket.as_fd()).context("a listener does not tell its address")?;
-        listeners.push(Listener { socket, address, _file: SocketFile::of(bind) });
-    }
-    Ok(listeners)
-}
-
-fn start_builds(config: &Config, runtime: &Runtime, events: mpsc::Sender<Event>) -> anyhow::Result<Builds> {
+fn start_builds(
+    config: &Config,
+    runtime: &Runtime,
+    known: BTreeMap<String, Known>,
+    pipeline: u64,
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<Builds> {
     let mut symbols = BTreeMap::<String, Vec<String>>::new();
     for application in config.applications() {
         let of_module = symbols.entry(application.module.clone()).or_default();
@@ -385,14 +477,15 @@ fn start_builds(config: &Config, runtime: &Runtime, events: mpsc::Sender<Event>)
         runtime: runtime.path().to_owned(),
         reload: config.reload,
         symbols,
+        known,
         check_timeout: CHECK_TIMEOUT,
     };
     // Nobody receives any more when the supervisor ends.
-    Builds::start(options, move |notice| drop(events.send(Event::Build(notice))))
+    Builds::start(options, move |notice| drop(events.send(Event::Build(pipeline, notice))))
 }
 
 fn forward_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+    let mut signals = signal_hook::iterator::Signals::new(SIGNALS)?;
     let forward = move || {
         for signal in signals.forever() {
             if events.send(Event::Signal(signal)).is_err() {
@@ -406,6 +499,8 @@ fn forward_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {
 
 /// Incidents that are remembered, as many as have a file.
 const INCIDENTS_MAX: usize = 100;
+/// What people steer the server by.
+const SIGNALS: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2];
 
 /// For everything but connections: modules may open files of their own.
 const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 1024;

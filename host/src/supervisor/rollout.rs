@@ -1,6 +1,6 @@
 //! The modules, their builds, and which build is on its way to answering.
 
-use super::builds::{Build, Notice, Steps};
+use super::builds::{Build, Known, Notice, Steps};
 use super::console::{Answer, Reply};
 use super::crew::Crew;
 use super::history::History;
@@ -13,17 +13,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// All modules that were ever found.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Modules {
     modules: BTreeMap<String, Module>,
+    /// The last number of each module that ever was, so that none is used twice.
+    generations: BTreeMap<String, u64>,
     rollouts: Vec<Rollout>,
     announced: bool,
     /// Of the build that was kept last.
     serial: u64,
+    /// What is to be logged once it is certain.
+    untold: Option<Vec<String>>,
 }
 
 /// A module.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Module {
     /// The build that is to answer.
     pub(super) build: Option<Arc<Kept>>,
@@ -47,6 +51,7 @@ pub(crate) struct Kept {
 }
 
 /// A build on its way to all workers.
+#[derive(Clone)]
 struct Rollout {
     build: Arc<Kept>,
     /// What answers everywhere until then.
@@ -55,6 +60,7 @@ struct Rollout {
 }
 
 /// Why a build is on its way.
+#[derive(Clone)]
 enum Cause {
     First,
     Reload,
@@ -88,16 +94,19 @@ impl Modules {
         match notice {
             Notice::Scanned { .. } => Change::None,
             Notice::Sound(build) => {
+                self.generations.insert(build.module.clone(), build.generation);
                 let first = self.get(&build.module).is_none_or(|module| module.build.is_none());
                 Change::Load(self.begin(build, if first { Cause::First } else { Cause::Reload }))
             }
             Notice::Refused { module: name, file, reason } => {
                 let module = self.modules.entry(name.clone()).or_default();
-                match &module.build {
-                    Some(good) => {
-                        tracing::error!("kept {name} generation {}: {}: {reason}", good.generation, relative(&file));
-                    }
-                    None => tracing::error!("refused {name}: {}: {reason}", file.display()),
+                let line = match &module.build {
+                    Some(good) => format!("kept {name} generation {}: {}: {reason}", good.generation, relative(&file)),
+                    None => format!("refused {name}: {}: {reason}", file.display()),
+                };
+                match &mut self.untold {
+                    Some(untold) => untold.push(line),
+                    None => tracing::error!("{line}"),
                 }
                 module.refused = Some((file, reason));
                 module.suspended = false;
@@ -270,6 +279,56 @@ impl Modules {
     pub(super) fn announced(&mut self) {
         self.rollouts.clear();
         self.announced = true;
+    }
+
+    /// The same once more, to see what a reload would make of it. Dropping it leaves no trace.
+    pub(super) fn trial(&self) -> Modules {
+        Modules { untold: Some(Vec::new()), ..self.clone() }
+    }
+
+    /// As [`trial`](Self::trial), for another folder of handlers: without any module.
+    pub(super) fn trial_elsewhere(&self) -> Modules {
+        Modules { untold: Some(Vec::new()), modules: BTreeMap::new(), rollouts: Vec::new(), ..self.clone() }
+    }
+
+    /// Whether this is a build from which people have gone back, taken once more.
+    pub(super) fn has_turned_away(&self, build: &Build) -> bool {
+        let left = self.get(&build.module).into_iter().flat_map(|module| module.history.left());
+        // Their private copies tell, which nobody changes. One that cannot be read is another build.
+        left.filter(|left| left.source == build.source).any(|left| {
+            let length = |build: &Build| std::fs::metadata(&build.copy).map(|copy| copy.len()).ok();
+            let content = |build: &Build| std::fs::read(&build.copy).ok();
+            length(left) == length(build) && content(left).is_some_and(|left| Some(left) == content(build))
+        })
+    }
+
+    /// The trial becomes the truth.
+    pub(super) fn accept(&mut self) {
+        for line in self.untold.take().into_iter().flatten() {
+            tracing::error!("{line}");
+        }
+    }
+
+    /// The last number of each module that ever was.
+    pub(super) fn generations(&self) -> &BTreeMap<String, u64> {
+        &self.generations
+    }
+
+    /// What the next pipeline has to know of them.
+    pub(super) fn known(&self) -> BTreeMap<String, Known> {
+        let is_present = |module: &Module| module.build.is_some() || module.refused.is_some();
+        let present = |name: &String| self.modules.get(name).is_some_and(is_present);
+        let numbered = self.generations.keys().chain(self.modules.keys());
+        let known = |name: &String| {
+            let generation = self.generations.get(name).copied().unwrap_or_default();
+            (name.clone(), Known { generation, is_present: present(name) })
+        };
+        numbered.map(known).collect()
+    }
+
+    /// Goes on with the numbers of another process.
+    pub(super) fn go_on_from(&mut self, generations: BTreeMap<String, u64>) {
+        self.generations = generations;
     }
 
     /// A module by its name.

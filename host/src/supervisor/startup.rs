@@ -55,10 +55,7 @@ pub(super) fn table<'a>(config: &Config, addresses: impl Iterator<Item = &'a Add
     let mut text = String::new();
     for address in addresses {
         // Writing to a String cannot fail.
-        _ = match address {
-            Address::Tcp(address) => writeln!(text, "listening on http://{address}"),
-            Address::Unix(_) => writeln!(text, "listening on {address}"),
-        };
+        _ = writeln!(text, "listening on {}", url(address));
     }
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
     let (first, second) = (width(0), width(1));
@@ -77,6 +74,14 @@ pub(super) fn table<'a>(config: &Config, addresses: impl Iterator<Item = &'a Add
     text
 }
 
+/// An address as people give it to a client.
+pub(super) fn url(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => format!("http://{address}"),
+        Address::Unix(_) => address.to_string(),
+    }
+}
+
 /// The root application has to be there from the start.
 ///
 /// # Errors
@@ -86,7 +91,9 @@ pub(super) fn require_root(config: &Config, modules: &Modules) -> anyhow::Result
     let Some(module) = modules.get(name) else {
         anyhow::bail!("no module \"{name}\" in {}; {}", relative(&config.handlers), found(modules));
     };
-    match (&module.build, &module.refused, &module.hint) {
+    // A build from before the configuration was changed may not have what is asked for now.
+    let build = module.build.as_ref().filter(|build| build.report.symbols.contains(symbol));
+    match (build, &module.refused, &module.hint) {
         (Some(_), ..) => Ok(()),
         (None, Some((file, reason)), _) => {
             anyhow::bail!("{name}:{symbol} cannot be loaded: {}: {reason}", relative(file))

@@ -9,7 +9,10 @@ pub mod exec;
 pub mod files;
 pub mod inbox;
 pub mod lease;
+pub mod manager;
+
 pub mod process;
+pub mod program;
 pub mod recorder;
 pub mod roster;
 pub mod sleeper;

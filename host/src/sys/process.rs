@@ -2,7 +2,7 @@
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,7 +22,7 @@ pub fn name_thread(name: &CStr) {
 /// # Errors
 /// The system refuses, which it has no reason to.
 pub fn leave_signals_to_parent() -> io::Result<()> {
-    for signal in [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2] {
+    for signal in [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU] {
         signal_hook::flag::register(signal, Arc::default())?;
     }
     Ok(())
@@ -35,6 +35,11 @@ pub fn take_stdin() -> io::Result<OwnedFd> {
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     Ok(taken)
+}
+
+/// The number of the process whose child this one is; none if it lives in another namespace.
+pub fn parent() -> Option<u32> {
+    rustix::process::getppid().map(|id| id.as_raw_nonzero().get().cast_unsigned())
 }
 
 /// Ends this process at once: no atexit handler, no destructor of a module, no flush of a lock that may be held.
@@ -87,7 +92,15 @@ impl Child {
     /// # Errors
     /// The system has no room for another process or descriptor.
     pub fn spawn_self(name: &str, stdin: OwnedFd) -> io::Result<(Child, Reaper)> {
-        let child = Command::new("/proc/self/exe").arg0(name).stdin(stdin).process_group(0).spawn()?;
+        Child::spawn(Command::new("/proc/self/exe").arg0(name).stdin(stdin).process_group(0))
+    }
+
+    /// Executes a program.
+    ///
+    /// # Errors
+    /// It cannot be executed, or the system has no room for another process or descriptor.
+    pub fn spawn(command: &mut Command) -> io::Result<(Child, Reaper)> {
+        let child = command.spawn()?;
         let pid = child.id();
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         // The child has not been waited for, so the number is still its own. Pidfds are close-on-exec.
@@ -102,8 +115,13 @@ impl Child {
 
     /// Ends it at once.
     pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         // ESRCH: it has ended already.
-        _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
     }
 }
 

@@ -116,25 +116,31 @@ pub fn listen(bind: &Bind) -> anyhow::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The file of a Unix socket that was bound here. Dropping it removes the file, unless another server's has taken its
-/// place.
+/// The file of a Unix socket. If it is ours, dropping this removes it, unless another server's has taken its place.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
+    ours: bool,
 }
 
 impl SocketFile {
-    /// The file that a fresh socket was bound to; none if that is a TCP socket, or was inherited.
-    pub fn of(bind: &Bind) -> Option<SocketFile> {
+    /// The file that a socket is bound to; none if that is a TCP socket, or was inherited. `ours`: whether it goes with
+    /// the value.
+    pub fn of(bind: &Bind, ours: bool) -> Option<SocketFile> {
         let Bind::Unix(path) = bind else { return None };
-        identity(path).map(|identity| SocketFile { path: path.clone(), identity })
+        identity(path).map(|identity| SocketFile { path: path.clone(), identity, ours })
+    }
+
+    /// Takes the file over from another process, or leaves it to one.
+    pub fn set_ours(&mut self, ours: bool) {
+        self.ours = ours;
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path) == Some(self.identity) {
+        if self.ours && identity(&self.path) == Some(self.identity) {
             // It fails if the folder has become read-only; the next server knows a dead socket.
             _ = std::fs::remove_file(&self.path);
         }

@@ -33,6 +33,7 @@ impl Stage {
             runtime,
             reload: true,
             symbols: BTreeMap::new(),
+            known: BTreeMap::new(),
             check_timeout: Duration::from_secs(10),
         };
         Stage { root, options, builds: None, notices: None }

@@ -48,8 +48,19 @@ pub struct Options {
     /// Symbols that a module must export because the configuration names them, by module. Any other module must export
     /// `application`.
     pub symbols: BTreeMap<String, Vec<String>>,
+    /// What a pipeline before this one knew, by module.
+    pub known: BTreeMap<String, Known>,
     /// How long constructors and `init` of a build may take when it is checked.
     pub check_timeout: Duration,
+}
+
+/// What a pipeline is told of a module that another one had.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// The number of its last sound build: the next one has the next number.
+    pub generation: u64,
+    /// Whether it was there until now. If it is not found for a second, it is [`Notice::Gone`].
+    pub is_present: bool,
 }
 
 /// What the pipeline tells. Notices come one at a time, from one thread.

@@ -1,9 +1,9 @@
 //! What is known of one module, and what a look at its file means for it.
 
-use super::Notice;
 use super::lookup::Candidate;
 use super::private::Inputs;
 use super::take::{self, NotTaken, Stamp};
+use super::{Known, Notice};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,6 +90,12 @@ pub const RETRY_LAST: Duration = Duration::from_millis(50);
 const CHECK_KEPT: Duration = Duration::from_millis(250);
 
 impl Module {
+    /// One that another pipeline had.
+    pub fn known(known: Known) -> Module {
+        let told = if known.is_present { Told::Build } else { Told::Nothing };
+        Module { generations: known.generation, told, ..Module::default() }
+    }
+
     /// Compares what a look found with what is known. `now`: when the look began.
     pub fn consider(&mut self, name: &str, candidate: Option<&Candidate>, now: Instant, notices: &mut Vec<Notice>) {
         if let Some(Candidate::File { path, note }) = candidate {

@@ -79,18 +79,18 @@ impl Pipeline {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Pipeline {
             lookup: Lookup::new(options.handlers.clone()),
-            options: Arc::new(options),
             checker: checker.into(),
             messages,
             inbox,
             notice,
             watcher: watcher.flatten(),
             hinted,
-            modules: BTreeMap::new(),
+            modules: options.known.iter().map(|(name, known)| (name.clone(), Module::known(*known))).collect(),
             first: None,
             look_due: None,
             look_began: Instant::now(),
             looked: Instant::now(),
+            options: Arc::new(options),
             running: 0,
             // A build that hangs in its constructor holds a place for the whole time limit: one must not stop the rest.
             running_max: processors.clamp(4, 16),
