@@ -11,6 +11,7 @@ pub mod console;
 mod crew;
 mod history;
 mod incident;
+mod judgement;
 mod listeners;
 mod reload;
 mod rollout;
@@ -24,8 +25,6 @@ use crate::control::{Order, Report};
 use crate::exit::Exit;
 use crate::log::{self, Role};
 use crate::request::Excerpt;
-use crate::sys::crash::Limit;
-use crate::sys::recorder::LastCall;
 use crate::sys::{manager, process, program};
 use builds::{Build, Builds, Known, Notice};
 use crew::{Crew, Phase, WorkerId, turnover};
@@ -42,7 +41,7 @@ use std::process::{ExitCode, ExitStatus};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use upgrade::{FromHeir, Heir, Predecessor, ToHeir};
-use verdict::{Offence, Verdicts};
+use verdict::Verdicts;
 
 /// Runs the server until it is told to stop. `reread` reads the configuration once more.
 pub fn run(config: Config, reread: fn() -> anyhow::Result<Config>) -> ExitCode {
@@ -326,37 +325,12 @@ impl Supervisor {
             Report::Excerpt { crash, .. } => {
                 self.reporter.expect(id, crash, Excerpt::from_report(&report, descriptors));
             }
-            Report::Crashed { crash, incident } => {
-                let pid = self.crew.taint(id, &self.modules).unwrap_or_default();
-                let (module, generation) = (incident.module.clone(), incident.generation);
-                let offence = Offence { module: &module, generation, what: &incident.what };
-                let counts = incident.limit != Some(Limit::Handler);
-                let verdict =
-                    counts.then(|| self.verdicts.note(id, &offence, incident.calls, incident.age, Instant::now()));
-                self.reporter.report(id, crash, incident, pid);
-                if let Some(reason) = verdict.flatten() {
-                    self.refuse(&module, generation, &reason)?;
-                }
-            }
+            Report::Crashed { crash, incident } => self.on_crash(id, crash, incident)?,
             Report::Handover(state) => self.crew.pass_on(id, state, descriptors),
             Report::Quiet => self.crew.quiet(id),
             Report::Done => self.crew.dismiss(id),
         }
         Ok(())
-    }
-
-    /// A build that was found sound does not serve after all.
-    fn refuse(&mut self, module: &str, generation: u64, reason: &str) -> Result<(), Failure> {
-        if let Some(previous) = self.modules.refuse(module, generation, reason) {
-            // A worker that has it already would go on with it.
-            self.crew.replace_those_with(module, generation, &self.modules);
-            self.crew.tell_of(previous);
-        }
-        if self.announced {
-            return Ok(());
-        }
-        startup::require_root(&self.config, &self.modules)
-            .map_err(|error| Failure { exit: Exit::RootApplication, error })
     }
 
     fn on_end(&mut self, id: WorkerId, status: std::io::Result<ExitStatus>) -> Result<(), Failure> {
@@ -386,24 +360,6 @@ impl Supervisor {
             self.crew.rehire(id, &worker, is_explained, &self.modules);
         }
         Ok(())
-    }
-
-    /// A worker has died while it served. Says whether it is clear which build did it.
-    fn judge_death(&mut self, id: WorkerId, worker: &crew::Worker, how: &str) -> Result<bool, Failure> {
-        let calls = worker.last_calls();
-        let first = calls.first().cloned().filter(|_| !self.stopping);
-        let is_same = |call: &LastCall| {
-            first.as_ref().is_some_and(|first| call.module == first.module && call.generation == first.generation)
-        };
-        let is_clear = calls.iter().all(is_same);
-        self.reporter.died(worker.pid(), how, calls);
-        let Some(LastCall { module, generation, calls, .. }) = first.filter(|_| is_clear) else { return Ok(false) };
-        let what = format!("a worker that {how}");
-        let death = Offence { module: &module, generation, what: &what };
-        if let Some(reason) = self.verdicts.note(id, &death, calls, worker.hired().elapsed(), Instant::now()) {
-            self.refuse(&module, generation, &reason)?;
-        }
-        Ok(true)
     }
 
     /// From now on nothing begins.
