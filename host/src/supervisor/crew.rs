@@ -10,7 +10,7 @@ use crate::control::{self, Order};
 use crate::handler::Loadable;
 use crate::server::HandoverState;
 use crate::sys::channel::Channel;
-use crate::sys::process::Child;
+use crate::sys::process::{Child, Reaper};
 use crate::sys::socket::Address;
 use anyhow::Context;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -38,6 +38,8 @@ pub(super) struct Crew {
     vacancies: Vec<(Instant, Option<WorkerId>)>,
     /// Deaths in a row, none of whom served for long.
     early_deaths: u32,
+    /// Times in a row that no worker could be started.
+    failed_hires: u32,
     /// Connections whose next worker died before it could take them.
     stranded: Vec<(HandoverState, Vec<OwnedFd>)>,
 }
@@ -99,6 +101,7 @@ impl Crew {
             next_id: 1,
             vacancies: Vec::new(),
             early_deaths: 0,
+            failed_hires: 0,
             stranded: Vec::new(),
         }
     }
@@ -250,10 +253,11 @@ impl Crew {
     }
 
     fn hire_or_retry(&mut self, replaces: Option<WorkerId>, modules: &Modules) {
-        if let Err(error) = self.hire(replaces, modules) {
-            tracing::error!("cannot start a worker: {error:#}; trying again");
-            self.vacancies.push((Instant::now() + BACK_OFF_MAX, replaces));
-        }
+        let Err(error) = self.hire(replaces, modules) else { return self.failed_hires = 0 };
+        let pause = back_off(self.failed_hires);
+        self.failed_hires += 1;
+        tracing::error!("cannot start a worker: {error:#}; trying again in {} ms", pause.as_millis());
+        self.vacancies.push((Instant::now() + pause, replaces));
     }
 
     /// Whether somebody is on the way who will replace this worker.
@@ -387,9 +391,9 @@ impl Crew {
         if self.early_deaths <= 1 {
             return self.hire_or_retry(replaces, modules);
         }
-        let back_off = BACK_OFF_MIN.saturating_mul(1 << (self.early_deaths - 2).min(16)).min(BACK_OFF_MAX);
-        tracing::warn!("workers die one after the other; the next one starts in {} ms", back_off.as_millis());
-        self.vacancies.push((Instant::now() + back_off, replaces));
+        let pause = back_off(self.early_deaths - 2);
+        tracing::warn!("workers die one after the other; the next one starts in {} ms", pause.as_millis());
+        self.vacancies.push((Instant::now() + pause, replaces));
     }
 
     /// When [`act_on_deadlines`](Self::act_on_deadlines) has to be called.
@@ -510,11 +514,15 @@ impl Worker {
     }
 }
 
+/// How long to wait when so many attempts have come to nothing before.
+fn back_off(failures: u32) -> Duration {
+    BACK_OFF_MIN.saturating_mul(1 << failures.min(16)).min(BACK_OFF_MAX)
+}
+
 /// Starts a worker process, with a thread that sends it orders, one that receives its reports, and one that waits for
-/// its end.
+/// its end. The threads come first: without them a process would be nobody's, and stay a zombie.
 fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mpsc::Sender<Outgoing>)> {
     let (ours, theirs) = Channel::pair().context("cannot open a control channel")?;
-    let (process, reaper) = Child::spawn_self("host: worker", theirs.into_fd()).context("cannot start a worker")?;
     let (orders, to_send) = mpsc::channel::<Outgoing>();
     let sending = ours.try_clone()?;
     let send = move || {
@@ -540,7 +548,9 @@ fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mp
         }
     };
     let receiver = thread::Builder::new().name(format!("reports {id}")).spawn(receive)?;
+    let (born, to_reap) = mpsc::channel::<Reaper>();
     let wait = move || {
+        let Ok(reaper) = to_reap.recv() else { return };
         let status = reaper.wait();
         // A process that a handler forked may hold the other end open; what the worker itself has said is in the queue.
         ours.shut_down();
@@ -549,6 +559,9 @@ fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mp
         _ = events.send(Event::Ended(id, status));
     };
     thread::Builder::new().name(format!("reaper {id}")).spawn(wait)?;
+    let (process, reaper) = Child::spawn_self("host: worker", theirs.into_fd()).context("cannot start a worker")?;
+    // It waits for nothing else.
+    _ = born.send(reaper);
     Ok((process, orders))
 }
 

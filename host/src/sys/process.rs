@@ -87,12 +87,18 @@ impl Child {
     /// # Errors
     /// The system has no room for another process or descriptor.
     pub fn spawn_self(name: &str, stdin: OwnedFd) -> io::Result<(Child, Reaper)> {
-        let child = Command::new("/proc/self/exe").arg0(name).stdin(stdin).process_group(0).spawn()?;
+        let mut child = Command::new("/proc/self/exe").arg0(name).stdin(stdin).process_group(0).spawn()?;
         let pid = child.id();
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         // The child has not been waited for, so the number is still its own. Pidfds are close-on-exec.
-        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
-        Ok((Child { pid, pidfd }, Reaper(child)))
+        match rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(pidfd) => Ok((Child { pid, pidfd }, Reaper(child))),
+            Err(error) => {
+                // Nobody else could end it, or wait for it.
+                child.kill()?;
+                child.wait()?;
+                Err(error.into())
+            }
+        }
     }
 
     /// Its process id, for people.
