@@ -14,6 +14,7 @@ use super::task::Task;
 use crate::pace::Way;
 use crate::sys::clock::{self, ThreadUse};
 use crate::sys::crash::{self, Fault, Heir, SignalStack};
+use crate::sys::memory::StackRoom;
 use crate::sys::roster::{Order, Roster};
 use crate::sys::sleeper::Sleeper;
 use crate::sys::token::{InCall, Lead, Token};
@@ -81,7 +82,12 @@ impl Engine {
     fn hire(self: &Arc<Self>, first: Option<Order>) -> io::Result<()> {
         let engine = Arc::clone(self);
         let thread = thread::Builder::new().name("loop".to_owned()).stack_size(STACK_BYTES);
-        thread.spawn(move || engine.follow(first)).map(|_| ())
+        let room = StackRoom::new(STACK_BYTES);
+        let live = move || {
+            let _room = room;
+            engine.follow(first);
+        };
+        thread.spawn(live).map(|_| ())
     }
 
     /// A thread's life.

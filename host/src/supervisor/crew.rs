@@ -3,8 +3,9 @@
 //! A replacement boots beside the worker that it replaces, loads everything, and serves; then the old one passes its
 //! connections on and goes. At most one replacement of a worker boots at a time.
 
+use super::memory::{MemoryLimit, Share};
 use super::rollout::{Change, Kept, Modules};
-use super::{Event, Listener};
+use super::{Event, Listener, startup};
 use crate::config::Config;
 use crate::control::{self, Order};
 use crate::handler::Loadable;
@@ -16,6 +17,7 @@ use anyhow::Context;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +35,7 @@ pub(super) struct Crew {
     spool: PathBuf,
     events: mpsc::Sender<Event>,
     workers: BTreeMap<WorkerId, Worker>,
+    memory: MemoryLimit,
     next_id: WorkerId,
     /// When another worker is to be hired in the place of one that died, and whom that one was to replace.
     vacancies: Vec<(Instant, Option<WorkerId>)>,
@@ -49,6 +52,8 @@ pub(super) struct Worker {
     process: Child,
     orders: mpsc::Sender<Outgoing>,
     pub(super) phase: Phase,
+    /// Its part of the memory, if that is limited.
+    memory: Share,
     /// The worker that this one replaces once it serves.
     replaces: Option<WorkerId>,
     /// Every build that it has loaded, or is loading.
@@ -90,6 +95,7 @@ impl Crew {
         config: Arc<Config>,
         listeners: Vec<Listener>,
         spool: PathBuf,
+        memory: MemoryLimit,
         events: mpsc::Sender<Event>,
     ) -> Crew {
         Crew {
@@ -98,6 +104,7 @@ impl Crew {
             spool,
             events,
             workers: BTreeMap::new(),
+            memory,
             next_id: 1,
             vacancies: Vec::new(),
             early_deaths: 0,
@@ -117,10 +124,13 @@ impl Crew {
         let sockets =
             self.listeners.iter().map(|listener| listener.socket.try_clone()).collect::<std::io::Result<_>>()?;
         let (process, orders) = spawn(id, self.events.clone())?;
+        // Before its first order: until then it does nothing.
+        let memory = self.memory.share(id, process.id()).inspect_err(|_| process.kill())?;
         let mut worker = Worker {
             process,
             orders,
             phase: Phase::Booting,
+            memory,
             replaces,
             builds: Vec::new(),
             answering: HashMap::new(),
@@ -132,8 +142,8 @@ impl Crew {
             tainted: false,
         };
         let listeners = self.listeners.iter().map(|listener| listener.address.clone()).collect();
-        let start =
-            Order::Start { config: Box::new(Config::clone(&self.config)), listeners, spool: self.spool.clone() };
+        let (config, spool) = (Box::new(Config::clone(&self.config)), self.spool.clone());
+        let start = Order::Start { config, listeners, spool, memory_bytes_max: self.memory.of_worker_itself() };
         worker.order(start, sockets);
         for (name, module) in modules.iter() {
             match &module.build {
@@ -454,6 +464,12 @@ impl Worker {
     /// Its process id, for the log.
     pub(super) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// How it ended, as the end of a sentence about it.
+    pub(super) fn describe_end(&self, status: &std::io::Result<ExitStatus>) -> String {
+        let over = startup::was_killed(status).then(|| self.memory.was_used_up()).flatten();
+        over.unwrap_or_else(|| startup::describe_end(status))
     }
 
     /// The build that it is loading, if any.

@@ -9,6 +9,7 @@ pub mod admission;
 pub mod builds;
 mod crew;
 mod incident;
+mod memory;
 mod rollout;
 pub mod runtime;
 mod startup;
@@ -24,6 +25,7 @@ use anyhow::Context;
 use builds::{Builds, Notice};
 use crew::{Crew, Phase, WorkerId};
 use incident::Reporter;
+use memory::MemoryLimit;
 use rollout::Modules;
 use runtime::Runtime;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -93,10 +95,12 @@ impl Supervisor {
         let listeners = listen(&config).map_err(with(Exit::Failure))?;
         let (sender, events) = mpsc::channel();
         forward_signals(sender.clone()).map_err(with(Exit::Failure))?;
+        // Before there are other processes, which would be in the way of groups.
+        let memory = MemoryLimit::new(config.limits.memory_bytes_max);
         let builds = start_builds(&config, &runtime, sender.clone()).map_err(with(Exit::Failure))?;
         let config = Arc::new(config);
         let mut supervisor = Supervisor {
-            crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), sender),
+            crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), memory, sender),
             config,
             events,
             modules: Modules::default(),
@@ -244,7 +248,7 @@ impl Supervisor {
 
     fn on_end(&mut self, id: WorkerId, status: std::io::Result<ExitStatus>) -> Result<(), Failure> {
         let Some(worker) = self.crew.remove(id) else { return Ok(()) };
-        let how = startup::describe_end(&status);
+        let how = worker.describe_end(&status);
         let mut is_explained = false;
         if let Some((module, generation)) = worker.loading().filter(|_| worker.is_active() && !self.stopping) {
             let (module, generation) = (module.to_owned(), generation);

@@ -1,6 +1,7 @@
 //! Every system call that `host` makes itself, behind safe functions.
 
 pub mod allocations;
+pub mod cgroup;
 pub mod channel;
 pub mod clock;
 pub mod crash;
@@ -9,6 +10,7 @@ pub mod exec;
 pub mod files;
 pub mod inbox;
 pub mod lease;
+pub mod memory;
 pub mod process;
 pub mod roster;
 pub mod sleeper;
