@@ -247,6 +247,9 @@ struct LimitOptions {
     /// Connections of a worker
     #[arg(long, value_name = "N", default_value = "10000", value_parser = values::count)]
     limit_connections: usize,
+    /// Memory of a worker [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = values::memory_bytes)]
+    limit_memory: Option<u64>,
     /// Old builds in a worker
     #[arg(long, value_name = "N", default_value = "32", value_parser = values::count)]
     limit_generations: usize,
@@ -312,6 +315,7 @@ impl Cli {
                 head_bytes_max: limit.limit_head,
                 body_bytes_max: limit.limit_body,
                 connections_max: limit.limit_connections,
+                memory_bytes_max: limit.limit_memory,
                 generations_max: limit.limit_generations,
                 threads_max: limit.limit_threads,
             },

@@ -94,6 +94,8 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// Connections of one worker.
     pub connections_max: usize,
+    /// Bytes of memory of one worker; none is no limit.
+    pub memory_bytes_max: Option<u64>,
     /// Retired generations that a worker keeps mapped before it is replaced.
     pub generations_max: usize,
     /// Handlers that may run at the same time.
@@ -107,6 +109,7 @@ impl Default for Limits {
             head_bytes_max: 32 << 10,
             body_bytes_max: 16 << 20,
             connections_max: 10_000,
+            memory_bytes_max: None,
             generations_max: 32,
             threads_max: 512,
         }

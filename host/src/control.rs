@@ -24,6 +24,8 @@ pub enum Order {
         listeners: Vec<Address>,
         /// Where content of requests goes that is too large for memory.
         spool: PathBuf,
+        /// To how many bytes the worker has to bound its memory itself; none if it is bounded already, or not at all.
+        memory_bytes_max: Option<u64>,
     },
     /// Load a private copy of a sound build and let it answer.
     Load(Loadable),

@@ -150,7 +150,10 @@ impl Response {
 
 impl From<http::Reject> for Response {
     fn from(reject: http::Reject) -> Response {
-        Response::error(reject.status, reject.reason)
+        match reject.status {
+            503 => Response::unavailable(reject.reason),
+            status => Response::error(status, reject.reason),
+        }
     }
 }
 

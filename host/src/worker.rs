@@ -4,7 +4,7 @@
 //! so that a module that hangs there does not keep the others' connections from being drained. Reports go out on a
 //! third thread where loops make them, which must not block.
 
-use crate::config::Config;
+use crate::config::{Config, values};
 use crate::control::{self, Order, Report};
 use crate::handler::{self, Registry, Retired};
 use crate::log::{self, Role};
@@ -13,6 +13,7 @@ use crate::server::{Notice, Server, Settings};
 use crate::site::Site;
 use crate::sys::channel::Channel;
 use crate::sys::crash;
+use crate::sys::memory;
 use crate::sys::process;
 use crate::sys::recorder;
 use crate::sys::socket::Address;
@@ -43,7 +44,8 @@ fn take_orders() -> anyhow::Result<()> {
     // Before any code of a module runs.
     crash::contain().context("cannot catch faults")?;
     let channel = Channel::from_fd(process::take_stdin().context("the supervisor's channel is not standard input")?);
-    let Some((Order::Start { config, listeners, spool }, mut sockets)) = control::receive(&channel)? else {
+    let Some((Order::Start { config, listeners, spool, memory_bytes_max }, mut sockets)) = control::receive(&channel)?
+    else {
         bail!("the supervisor did not begin with Start");
     };
     recorder::install(sockets.pop().context("the supervisor gave no flight recorder")?)
@@ -54,6 +56,9 @@ fn take_orders() -> anyhow::Result<()> {
     let site = worker.config.html.as_deref().map(Site::open).transpose()?;
     let listeners = listeners.into_iter().zip(sockets).map(|(address, socket)| (socket, Arc::new(address))).collect();
     let prepared = Prepared { listeners, site, spool };
+    if let Some(bytes) = memory_bytes_max {
+        memory::bound(bytes).context("cannot bound this process's memory")?;
+    }
     let (to_loader, loads) = mpsc::channel();
     let loader = worker.clone();
     thread::Builder::new().name("loader".to_owned()).spawn(move || loader.load(loads, prepared))?;
@@ -167,7 +172,10 @@ impl Worker {
             spool,
             notice: Box::new(notice),
         };
-        let server = Server::start(settings, listeners).context("cannot start the event loops")?;
+        let server = Server::start(settings, listeners).with_context(|| match self.config.limits.memory_bytes_max {
+            Some(bytes) => format!("cannot start the event loops with --limit-memory {}", values::size(bytes)),
+            None => "cannot start the event loops".to_owned(),
+        })?;
         _ = self.server.set(server);
         Ok(())
     }

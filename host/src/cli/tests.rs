@@ -98,6 +98,7 @@ fn every_option_has_a_variable_a_key_and_a_doc() {
             "log_format" => "json",
             "no_reload" | "trace" => "true",
             "config" => &file,
+            "limit_memory" => "64M",
             _ if id.starts_with("limit_") => "2000",
             _ if id.starts_with("timeout_") => "0.125",
             _ => panic!("no sample value for --{key}"),

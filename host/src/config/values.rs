@@ -15,6 +15,8 @@ pub const DEFAULT_SYMBOL: &str = "application";
 
 /// A request head has at least this much room: a smaller bound refuses what browsers send.
 const HEAD_BYTES_MIN: u64 = 1 << 10;
+/// What a worker and a small module need to start, and a little more: less is a typing error.
+const MEMORY_BYTES_MIN: u64 = 16 << 20;
 /// A request head is held in memory for each connection, so even the bound has a bound.
 const HEAD_BYTES_CEILING: u64 = 16 << 20;
 /// A day: time-outs beyond it are typing errors, and timers need not count further.
@@ -184,6 +186,25 @@ pub fn head_bytes(text: &str) -> Result<usize> {
     Ok(usize::try_from(number)?)
 }
 
+/// `--limit-memory`: [`bytes`], from 16 MiB.
+///
+/// # Errors
+/// As [`bytes`], or too little for a worker.
+pub fn memory_bytes(text: &str) -> Result<u64> {
+    let number = bytes(text)?;
+    ensure!(number >= MEMORY_BYTES_MIN, "too little to start a worker; it may have 16M and more");
+    Ok(number)
+}
+
+/// `number` bytes as people write them, such as `512M`: what [`bytes`] reads.
+pub fn size(number: u64) -> String {
+    let unit = [(30, "G"), (20, "M"), (10, "K")].into_iter().find(|(shift, _)| number.trailing_zeros() >= *shift);
+    match unit.filter(|_| number > 0) {
+        Some((shift, unit)) => format!("{}{unit}", number >> shift),
+        None => format!("{number} bytes"),
+    }
+}
+
 /// A count of at least one.
 ///
 /// # Errors
@@ -347,6 +368,12 @@ mod tests {
             assert!(bytes(text).is_err(), "{text:?}");
         }
         assert!(head_bytes("1023").is_err() && head_bytes("1K").is_ok());
+        assert!(memory_bytes("16383K").is_err() && memory_bytes("16M").is_ok());
+        for (number, text) in
+            [(0, "0 bytes"), (1000, "1000 bytes"), (1 << 20, "1M"), (3 << 29, "1536M"), (1 << 30, "1G")]
+        {
+            assert_eq!(size(number), text);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::pace::Way;
 use crate::sys::clock::{self, ThreadUse};
 use crate::sys::crash::{self, Fault, Heir, SignalStack, Suspect};
+use crate::sys::memory::StackRoom;
 use crate::sys::recorder::{self, Slot};
 use crate::sys::roster::{Order, Roster};
 use crate::sys::sleeper::Sleeper;
@@ -95,7 +96,12 @@ impl Engine {
     fn hire(self: &Arc<Self>, first: Option<Order>) -> io::Result<()> {
         let engine = Arc::clone(self);
         let thread = thread::Builder::new().name("loop".to_owned()).stack_size(STACK_BYTES);
-        thread.spawn(move || engine.follow(first)).map(|_| ())
+        let room = StackRoom::new(STACK_BYTES);
+        let live = move || {
+            let _room = room;
+            engine.follow(first);
+        };
+        thread.spawn(live).map(|_| ())
     }
 
     /// A thread's life.

@@ -82,8 +82,9 @@ impl Listener {
 
     /// Listens again after a pause.
     pub(super) fn retry(&mut self, poller: &Poller) {
-        if self.paused_until.is_some_and(|until| until <= Instant::now()) && self.listen(poller).is_ok() {
-            self.paused_until = None;
+        if self.paused_until.is_some_and(|until| until <= Instant::now()) {
+            // A pause that is over and stays would have the loop ask without end.
+            self.paused_until = self.listen(poller).is_err().then(|| Instant::now() + PAUSE);
         }
     }
 
@@ -104,3 +105,22 @@ const PAUSE: Duration = Duration::from_millis(100);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\
     Retry-After: 1\r\nConnection: close\r\n\r\ntoo many connections\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Bind;
+
+    #[test]
+    fn a_listener_that_cannot_be_watched_again_is_not_asked_without_end() {
+        let socket = socket::listen(&"127.0.0.1:0".parse::<Bind>().unwrap()).unwrap();
+        let address = Arc::new(socket::local_address(socket.as_fd()).unwrap());
+        let poller = Poller::new().unwrap();
+        let mut listener = Listener::new(socket, address, 0);
+        // It is watched already, so that watching it again fails.
+        listener.listen(&poller).unwrap();
+        listener.paused_until = Some(Instant::now());
+        listener.retry(&poller);
+        assert!(listener.retry_in().is_some_and(|pause| !pause.is_zero()));
+    }
+}

@@ -5,21 +5,23 @@
 
 pub(super) mod turnover;
 
-use super::Event;
 use super::listeners::Listener;
+use super::memory::{MemoryLimit, Share};
 use super::rollout::{Change, Kept, Modules};
+use super::{Event, startup};
 use crate::config::Config;
 use crate::control::{self, Order};
 use crate::handler::Loadable;
 use crate::server::{self, HandoverState};
 use crate::sys::channel::Channel;
-use crate::sys::process::Child;
+use crate::sys::process::{Child, Reaper};
 use crate::sys::recorder::{self, LastCall};
 use crate::sys::socket::Address;
 use anyhow::Context;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,11 +41,14 @@ pub(super) struct Crew {
     events: mpsc::Sender<Event>,
     workers: BTreeMap<WorkerId, Worker>,
     workers_wanted: usize,
+    memory: MemoryLimit,
     next_id: WorkerId,
     /// When another worker is to be hired in the place of one that died, and whom that one was to replace.
     vacancies: Vec<(Instant, Option<WorkerId>)>,
     /// Deaths in a row, none of whom served for long.
     early_deaths: u32,
+    /// Times in a row that no worker could be started.
+    failed_hires: u32,
     /// Connections whose next worker died before it could take them.
     stranded: Vec<(HandoverState, Vec<OwnedFd>)>,
     turnover: Turnover,
@@ -58,6 +63,8 @@ pub(super) struct Worker {
     /// What it writes down of its calls.
     recorder: OwnedFd,
     pub(super) phase: Phase,
+    /// Its part of the memory, if that is limited.
+    memory: Share,
     /// The worker that this one replaces once it serves.
     replaces: Option<WorkerId>,
     /// Every build that it has loaded, or is loading.
@@ -101,6 +108,7 @@ impl Crew {
         config: Arc<Config>,
         listeners: Vec<Listener>,
         spool: PathBuf,
+        memory: MemoryLimit,
         events: mpsc::Sender<Event>,
     ) -> Crew {
         Crew {
@@ -110,9 +118,11 @@ impl Crew {
             spool,
             events,
             workers: BTreeMap::new(),
+            memory,
             next_id: 1,
             vacancies: Vec::new(),
             early_deaths: 0,
+            failed_hires: 0,
             stranded: Vec::new(),
             turnover: Turnover::default(),
             heir: None,
@@ -131,11 +141,14 @@ impl Crew {
         let sockets = self.listeners.iter().map(|listener| &listener.socket).chain([&recorder]);
         let sockets = sockets.map(OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
         let (process, orders) = spawn(id, self.events.clone())?;
+        // Before its first order: until then it does nothing.
+        let memory = self.memory.share(id, process.id()).inspect_err(|_| process.kill())?;
         let mut worker = Worker {
             process,
             orders,
             recorder,
             phase: Phase::Booting,
+            memory,
             replaces,
             builds: Vec::new(),
             answering: HashMap::new(),
@@ -148,8 +161,8 @@ impl Crew {
             tainted: false,
         };
         let listeners = self.listeners.iter().map(|listener| listener.address.clone()).collect();
-        let start =
-            Order::Start { config: Box::new(Config::clone(&self.config)), listeners, spool: self.spool.clone() };
+        let (config, spool) = (Box::new(Config::clone(&self.config)), self.spool.clone());
+        let start = Order::Start { config, listeners, spool, memory_bytes_max: self.memory.of_worker_itself() };
         worker.order(start, sockets);
         for (name, module) in modules.iter() {
             match &module.build {
@@ -283,10 +296,11 @@ impl Crew {
     }
 
     fn hire_or_retry(&mut self, replaces: Option<WorkerId>, modules: &Modules) {
-        if let Err(error) = self.hire(replaces, modules) {
-            tracing::error!("cannot start a worker: {error:#}; trying again");
-            self.vacancies.push((Instant::now() + BACK_OFF_MAX, replaces));
-        }
+        let Err(error) = self.hire(replaces, modules) else { return self.failed_hires = 0 };
+        let pause = back_off(self.failed_hires);
+        self.failed_hires += 1;
+        tracing::error!("cannot start a worker: {error:#}; trying again in {} ms", pause.as_millis());
+        self.vacancies.push((Instant::now() + pause, replaces));
     }
 
     /// Whether somebody is on the way who will replace this worker.
@@ -424,9 +438,9 @@ impl Crew {
         if self.early_deaths <= 1 {
             return self.hire_or_retry(replaces, modules);
         }
-        let back_off = BACK_OFF_MIN.saturating_mul(1 << (self.early_deaths - 2).min(16)).min(BACK_OFF_MAX);
-        tracing::warn!("workers die one after the other; the next one starts in {} ms", back_off.as_millis());
-        self.vacancies.push((Instant::now() + back_off, replaces));
+        let pause = back_off(self.early_deaths - 2);
+        tracing::warn!("workers die one after the other; the next one starts in {} ms", pause.as_millis());
+        self.vacancies.push((Instant::now() + pause, replaces));
     }
 
     /// When [`act_on_deadlines`](Self::act_on_deadlines) has to be called.
@@ -504,6 +518,12 @@ impl Worker {
         self.tainted
     }
 
+    /// How it ended, as the end of a sentence about it.
+    pub(super) fn describe_end(&self, status: &std::io::Result<ExitStatus>) -> String {
+        let over = startup::was_killed(status).then(|| self.memory.was_used_up()).flatten();
+        over.unwrap_or_else(|| startup::describe_end(status))
+    }
+
     /// The calls that were under way when it died.
     pub(super) fn last_calls(&self) -> Vec<LastCall> {
         recorder::last_calls(self.recorder.as_fd()).unwrap_or_else(|error| {
@@ -570,11 +590,15 @@ impl Worker {
     }
 }
 
+/// How long to wait when so many attempts have come to nothing before.
+fn back_off(failures: u32) -> Duration {
+    BACK_OFF_MIN.saturating_mul(1 << failures.min(16)).min(BACK_OFF_MAX)
+}
+
 /// Starts a worker process, with a thread that sends it orders, one that receives its reports, and one that waits for
-/// its end.
+/// its end. The threads come first: without them a process would be nobody's, and stay a zombie.
 fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mpsc::Sender<Outgoing>)> {
     let (ours, theirs) = Channel::pair().context("cannot open a control channel")?;
-    let (process, reaper) = Child::spawn_self("host: worker", theirs.into_fd()).context("cannot start a worker")?;
     let (orders, to_send) = mpsc::channel::<Outgoing>();
     let sending = ours.try_clone()?;
     let send = move || {
@@ -600,7 +624,9 @@ fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mp
         }
     };
     let receiver = thread::Builder::new().name(format!("reports {id}")).spawn(receive)?;
+    let (born, to_reap) = mpsc::channel::<Reaper>();
     let wait = move || {
+        let Ok(reaper) = to_reap.recv() else { return };
         let status = reaper.wait();
         // A process that a handler forked may hold the other end open; what the worker itself has said is in the queue.
         ours.shut_down();
@@ -609,6 +635,9 @@ fn spawn(id: WorkerId, events: mpsc::Sender<Event>) -> anyhow::Result<(Child, mp
         _ = events.send(Event::Ended(id, status));
     };
     thread::Builder::new().name(format!("reaper {id}")).spawn(wait)?;
+    let (process, reaper) = Child::spawn_self("host: worker", theirs.into_fd()).context("cannot start a worker")?;
+    // It waits for nothing else.
+    _ = born.send(reaper);
     Ok((process, orders))
 }
 

@@ -13,6 +13,7 @@ mod history;
 mod incident;
 mod judgement;
 mod listeners;
+mod memory;
 mod reload;
 mod rollout;
 pub mod runtime;
@@ -30,6 +31,7 @@ use builds::{Build, Builds, Known, Notice};
 use crew::{Crew, Phase, WorkerId, turnover};
 use incident::{Record, Reporter};
 use listeners::When;
+use memory::MemoryLimit;
 use reload::Reload;
 use rollout::{Kept, Modules, Return};
 use runtime::Runtime;
@@ -131,6 +133,8 @@ impl Supervisor {
         let listeners = listeners.map_err(with(Exit::Failure))?;
         let (sender, events) = mpsc::channel();
         forward_signals(sender.clone()).map_err(with(Exit::Failure))?;
+        // Before there are other processes, which would be in the way of groups.
+        let memory = MemoryLimit::new(config.limits.memory_bytes_max);
         let mut modules = Modules::default();
         if let Some(estate) = estate {
             modules.go_on_from(estate.generations);
@@ -146,7 +150,7 @@ impl Supervisor {
         }
         let config = Arc::new(config);
         let mut supervisor = Supervisor {
-            crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), sender.clone()),
+            crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), memory, sender.clone()),
             config,
             reread,
             program,
@@ -336,7 +340,7 @@ impl Supervisor {
     fn on_end(&mut self, id: WorkerId, status: std::io::Result<ExitStatus>) -> Result<(), Failure> {
         let Some(worker) = self.crew.remove(id) else { return Ok(()) };
         self.reporter.forget(id);
-        let how = startup::describe_end(&status);
+        let how = worker.describe_end(&status);
         let mut is_explained = false;
         if let Some((module, generation)) = worker.loading().filter(|_| worker.is_active() && !self.stopping) {
             let (module, generation) = (module.to_owned(), generation);

@@ -55,8 +55,11 @@ impl Supervisor {
 
     fn begin_reload(&mut self) -> anyhow::Result<Reload> {
         let config = (self.reread)()?;
-        let is_fixed = config.runtime == self.config.runtime && config.log_format == self.config.log_format;
-        ensure!(is_fixed, "--runtime and --log-format are read at the start only; use USR2, or start it again");
+        let fixed = |config: &Config| (config.runtime.clone(), config.log_format, config.limits.memory_bytes_max);
+        ensure!(
+            fixed(&config) == fixed(&self.config),
+            "--runtime, --log-format and --limit-memory are read at the start only; use USR2, or start it again"
+        );
         admission::check(config.html.as_deref(), &config.handlers, self.runtime.path())?;
         let missing = listeners::missing(&config.bind, self.crew.listeners().map(|listener| &listener.bind));
         let opened = listeners::open(&missing, When::Later)?;

@@ -1,6 +1,7 @@
 //! Every system call that `host` makes itself, behind safe functions.
 
 pub mod allocations;
+pub mod cgroup;
 pub mod channel;
 pub mod clock;
 pub mod crash;
@@ -10,7 +11,7 @@ pub mod files;
 pub mod inbox;
 pub mod lease;
 pub mod manager;
-
+pub mod memory;
 pub mod process;
 pub mod program;
 pub mod recorder;

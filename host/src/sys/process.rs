@@ -100,12 +100,18 @@ impl Child {
     /// # Errors
     /// It cannot be executed, or the system has no room for another process or descriptor.
     pub fn spawn(command: &mut Command) -> io::Result<(Child, Reaper)> {
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
         let pid = child.id();
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         // The child has not been waited for, so the number is still its own. Pidfds are close-on-exec.
-        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
-        Ok((Child { pid, pidfd }, Reaper(child)))
+        match rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(pidfd) => Ok((Child { pid, pidfd }, Reaper(child))),
+            Err(error) => {
+                // Nobody else could end it, or wait for it.
+                child.kill()?;
+                child.wait()?;
+                Err(error.into())
+            }
+        }
     }
 
     /// Its process id, for people.

@@ -8,6 +8,7 @@ use crate::request::Request;
 use crate::route::Route;
 use crate::server::patience::Wait;
 use crate::sys::socket::{self, Moved};
+use rustix::io::Errno;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -129,7 +130,9 @@ impl Connection {
                     situation.settings.spool.display()
                 );
                 let reason = "the server cannot keep the request's content now";
-                return self.reject(Reject { status: 507, reason }, situation);
+                // What lacks may be a descriptor and no room: in a moment there may be one.
+                let is_short = matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM));
+                return self.reject(Reject { status: if is_short { 503 } else { 507 }, reason }, situation);
             }
             space.taken += consumed;
         }

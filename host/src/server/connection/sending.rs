@@ -31,7 +31,7 @@ impl Connection {
     pub(super) fn reject(&mut self, reject: Reject, situation: &Situation<'_>) -> Option<Step> {
         self.space.traits.keep_alive = false;
         self.space.rejected = true;
-        self.respond(Response::error(reject.status, reject.reason), situation);
+        self.respond(reject.into(), situation);
         None
     }
 
