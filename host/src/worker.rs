@@ -5,19 +5,20 @@
 //! third thread where loops make them, which must not block.
 
 use crate::config::Config;
-use crate::control::{self, Order, Report};
-use crate::handler::{self, Registry, Retired};
+use crate::control::{self, Order, Report, State};
+use crate::handler::{self, Errand, News, Registry, Retired, Saved, What};
 use crate::log::{self, Role};
 use crate::route::Router;
-use crate::server::{Notice, Server, Settings};
+use crate::server::{Incident, Notice, Server, Settings};
 use crate::site::Site;
-use crate::sys::channel::Channel;
+use crate::sys::channel::{self, Channel};
 use crate::sys::crash;
 use crate::sys::process;
 use crate::sys::socket::Address;
 use anyhow::{Context, bail};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -66,12 +67,15 @@ fn take_orders() -> anyhow::Result<()> {
         };
         match order {
             Order::Start { .. } => bail!("the supervisor said Start twice"),
-            Order::Load(_) | Order::Announce { .. } | Order::Remove { .. } | Order::Serve => {
+            Order::Load(_) | Order::Restore { .. } | Order::Announce { .. } | Order::Remove { .. } | Order::Serve => {
                 // The loader ends only with the process.
-                _ = to_loader.send(order);
+                _ = to_loader.send((order, descriptors));
             }
             Order::Adopt(state) => worker.server().adopt(control::handover((state, descriptors))),
-            Order::Drain => worker.server().drain(),
+            Order::Drain => {
+                worker.draining.store(true, Ordering::Relaxed);
+                worker.server().drain();
+            }
             Order::Stop => worker.server().stop(),
             Order::Exit => {
                 worker.retire();
@@ -92,6 +96,8 @@ struct Worker {
     reports: mpsc::Sender<Outgoing>,
     /// Set by the loader when it is told to serve.
     server: Arc<OnceLock<Server>>,
+    /// It passes everything on to another worker.
+    draining: Arc<AtomicBool>,
 }
 
 /// What serving takes besides.
@@ -109,18 +115,62 @@ impl Worker {
         let channel = Arc::new(channel.try_clone()?);
         let (retired, to_retire) = mpsc::channel();
         thread::Builder::new().name("retire".to_owned()).spawn(move || handler::retire(&to_retire))?;
-        let registry = Arc::new(Registry::new(Arc::clone(&config), retired.clone()));
-        Ok(Worker { config, registry, retired, channel, reports, server: Arc::default() })
+        let (errands, to_run) = mpsc::channel();
+        let registry = Arc::new(Registry::new(Arc::clone(&config), retired.clone(), errands));
+        let (server, draining) = (Arc::default(), Arc::default());
+        let worker = Worker { config, registry, retired, channel, reports, server, draining };
+        let keeper = worker.clone();
+        thread::Builder::new().name("keeper".to_owned()).spawn(move || keeper.keep(&to_run))?;
+        Ok(worker)
+    }
+
+    /// Hands the state of modules on.
+    fn keep(&self, errands: &mpsc::Receiver<Errand>) {
+        let news = |News { module, generation, what }| {
+            let (state, saved) = match what {
+                What::Saved(saved) => (State::Saved, Some(saved)),
+                What::Settled(saved) => (State::Settled, saved),
+                What::Unusable => (State::Unusable, None),
+                What::Crashed(fault, function) => {
+                    return self
+                        .report_later(Report::Crashed(Incident::of(&fault, format!("in its {function}"))), Vec::new());
+                }
+                What::Hung(suspect, function) => {
+                    return self.report_later(Report::Crashed(Incident::of_hang(suspect, function)), Vec::new());
+                }
+            };
+            let file = saved.map(|saved| channel::memory_file(saved.bytes())).transpose();
+            let descriptors = file.unwrap_or_else(|error| {
+                tracing::error!("the state of {module} generation {generation} is not kept: {error}");
+                None
+            });
+            self.report_later(Report::State { module, generation, state }, descriptors.into_iter().collect());
+        };
+        handler::keep(&self.registry, errands, news, || self.server.get().is_some_and(Server::is_busy));
     }
 
     /// Does what may run a module's code, one order after the other.
-    fn load(&self, orders: mpsc::Receiver<Order>, prepared: Prepared) {
+    fn load(&self, orders: mpsc::Receiver<(Order, Vec<OwnedFd>)>, prepared: Prepared) {
         let mut prepared = Some(prepared);
-        for order in orders {
+        for (order, mut descriptors) in orders {
             match order {
                 Order::Load(build) => {
-                    let error = self.registry.load(&build).err();
+                    let not_taken = self.registry.load(&build).err();
+                    let fault = not_taken.as_ref().and_then(|not_taken| not_taken.fault);
+                    let error = not_taken.map(|not_taken| not_taken.reason);
                     self.report(Report::Loaded { module: build.module, generation: build.generation, error });
+                    // After that, so that the worker that replaces this one does not load it.
+                    if let Some(fault) = fault {
+                        self.report(Report::Crashed(Incident::of(&fault, "in its restore".to_owned())));
+                    }
+                }
+                Order::Restore { module } => {
+                    let bytes = descriptors.pop().map(channel::read_memory_file).transpose();
+                    let bytes = bytes.unwrap_or_else(|error| {
+                        tracing::error!("{module} begins anew: its state cannot be read: {error}");
+                        None
+                    });
+                    self.registry.restore(module, bytes.map(Saved::new));
                 }
                 Order::Announce { module } => self.registry.announce(&module),
                 Order::Remove { module } => self.registry.remove(&module),
@@ -137,16 +187,21 @@ impl Worker {
     }
 
     fn serve(&self, Prepared { listeners, site, spool }: Prepared) -> anyhow::Result<()> {
-        let reports = self.reports.clone();
-        let notice = move |notice| {
-            let outgoing = match notice {
-                Notice::Handover(handover) => (Report::Handover(handover.state), handover.descriptors),
-                Notice::Crashed(incident) => (Report::Crashed(incident), Vec::new()),
-                Notice::Quiet => (Report::Quiet, Vec::new()),
-                Notice::Done => (Report::Done, Vec::new()),
-            };
-            // The receiver ends only with the process.
-            _ = reports.send(outgoing);
+        let worker = self.clone();
+        let notice = move |notice| match notice {
+            Notice::Handover(handover) => worker.report_later(Report::Handover(handover.state), handover.descriptors),
+            Notice::Crashed(incident) => {
+                worker.registry.taint();
+                worker.report_later(Report::Crashed(incident), Vec::new());
+            }
+            Notice::Quiet => {
+                if worker.draining.load(Ordering::Relaxed) {
+                    worker.registry.settle();
+                }
+                worker.report_later(Report::Quiet, Vec::new());
+            }
+            Notice::Done => worker.report_later(Report::Done, Vec::new()),
+            Notice::Busy => worker.registry.stir(),
         };
         let settings = Settings {
             router: Router::new(&self.config, site, Arc::clone(&self.registry)),
@@ -170,6 +225,12 @@ impl Worker {
     fn report(&self, report: Report) {
         // Without a supervisor the main thread ends the process.
         _ = control::send(&self.channel, &report, &[]);
+    }
+
+    /// Reports, and does not wait for that.
+    fn report_later(&self, report: Report, descriptors: Vec<OwnedFd>) {
+        // The receiver ends only with the process.
+        _ = self.reports.send((report, descriptors));
     }
 
     /// Calls every `stop` that is due, and waits for them, but not for ever.

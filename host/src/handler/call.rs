@@ -7,7 +7,7 @@ use super::registry::Registry;
 use crate::pace::{Pace, Paces};
 use crate::request::Request;
 use crate::response::{Body, Chunk, Fields, Response, Status, Stream, Wire};
-use crate::serial::Serial;
+use crate::serial::{Permit, Serial};
 use crate::sys::crash::Suspect;
 use std::sync::Arc;
 
@@ -78,6 +78,16 @@ impl Ticket {
     /// The door through which calls of the module go one at a time, if they have to.
     pub fn serial(&self) -> Option<&Arc<Serial>> {
         self.generation.serial.as_ref()
+    }
+
+    /// Where its requests wait, as long as the build has not got the state of the one before it.
+    pub fn gate(&self) -> Option<&Arc<Serial>> {
+        self.generation.keeping.as_ref().filter(|keeping| keeping.is_shut()).map(|keeping| keeping.gate())
+    }
+
+    /// Whether that is a permit of its gate, open or not.
+    pub fn has_waited(&self, permit: &Permit) -> bool {
+        self.generation.keeping.as_ref().is_some_and(|keeping| permit.is_for(keeping.gate()))
     }
 
     /// Whether this is the same build.

@@ -4,13 +4,13 @@
 //! a follower take the loop over; the thread that comes back late sends its connection to the loop by letter and becomes
 //! a follower. Where a call is known to take long, the leader passes the loop on before it.
 
-use super::Shared;
 use super::call::{Call, Origin, Outcome, Permits};
 use super::crash::{Belongings, Desk};
 use super::delay::{self, Point};
 use super::event_loop::{Calling, EventLoop, Turn};
 use super::slots::SlotId;
 use super::task::Task;
+use super::{Notice, Shared};
 use crate::pace::Way;
 use crate::sys::clock::{self, ThreadUse};
 use crate::sys::crash::{self, Fault, Heir, SignalStack};
@@ -240,8 +240,12 @@ impl Engine {
             quiet = if active { 0 } else { quiet + 1 };
             if quiet > QUIET_TICKS {
                 delay::at(Point::Quiet);
+                self.shared.busy.store(false, Ordering::SeqCst);
                 self.monitor
                     .park_unless(|| self.loops.iter().zip(&seen).any(|(token, seen)| token.word() != seen.word));
+                // In this order: who finds it not busy is told afterwards.
+                self.shared.busy.store(true, Ordering::SeqCst);
+                (self.shared.settings.notice)(Notice::Busy);
                 quiet = 0;
             }
         }

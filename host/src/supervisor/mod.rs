@@ -12,21 +12,23 @@ mod incident;
 mod rollout;
 pub mod runtime;
 mod startup;
+mod states;
 mod verdict;
 
 use crate::config::{Bind, Config};
-use crate::control::{Order, Report};
+use crate::control::{Order, Report, State};
 use crate::exit::Exit;
 use crate::log::{self, Role};
 use crate::sys::process;
 use crate::sys::socket::{self, Address, SocketFile};
 use anyhow::Context;
-use builds::{Builds, Notice};
+use builds::{Builds, LastStates, Notice};
 use crew::{Crew, Phase, WorkerId};
 use incident::Reporter;
 use rollout::Modules;
 use runtime::Runtime;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use states::States;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitCode, ExitStatus};
@@ -66,6 +68,7 @@ struct Supervisor {
     stopping: bool,
     verdicts: Verdicts,
     reporter: Reporter,
+    states: States,
     _runtime: Runtime,
 }
 
@@ -93,7 +96,8 @@ impl Supervisor {
         let listeners = listen(&config).map_err(with(Exit::Failure))?;
         let (sender, events) = mpsc::channel();
         forward_signals(sender.clone()).map_err(with(Exit::Failure))?;
-        let builds = start_builds(&config, &runtime, sender.clone()).map_err(with(Exit::Failure))?;
+        let states = States::default();
+        let builds = start_builds(&config, &runtime, states.last(), sender.clone()).map_err(with(Exit::Failure))?;
         let config = Arc::new(config);
         let mut supervisor = Supervisor {
             crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), sender),
@@ -106,6 +110,7 @@ impl Supervisor {
             stopping: false,
             verdicts: Verdicts::default(),
             reporter: Reporter::start().map_err(|error| Failure { exit: Exit::Worker, error: error.into() })?,
+            states,
             _runtime: runtime,
         };
         if let Err(failure) = supervisor.open() {
@@ -143,6 +148,7 @@ impl Supervisor {
     fn supervise(&mut self) -> Result<(), Failure> {
         while !(self.stopping && self.crew.is_empty()) {
             self.crew.open_loaded();
+            self.crew.hand_states_over(&self.states);
             let event = match self.crew.next_deadline() {
                 _ if !self.early.is_empty() => self.early.pop_front(),
                 Some(deadline) => match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -164,7 +170,7 @@ impl Supervisor {
             }
             for (worker, module, generation) in self.crew.act_on_deadlines(&self.modules, self.stopping) {
                 // Its loops go on; what cannot load any more is replaced.
-                let reason = "its constructor or init did not finish when it was about to serve";
+                let reason = "its constructor, init or restore did not finish when it was about to serve";
                 self.refuse(&module, generation, reason)?;
                 self.crew.replace(worker, &self.modules);
             }
@@ -199,6 +205,13 @@ impl Supervisor {
                 self.crew.loaded(id, &module, 0);
                 self.refuse(&module, generation, &reason)?;
                 self.crew.fall_back(id, &module, &self.modules);
+            }
+            Report::State { module, generation, state, .. } => {
+                let Some(seat) = self.crew.seat(id) else { return Ok(()) };
+                if state == State::Settled {
+                    seat.settled(&module);
+                }
+                self.states.note(seat.number(), &module, generation, state, descriptors.into_iter().next());
             }
             Report::Serving => {
                 self.crew.serving(id);
@@ -310,7 +323,12 @@ fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-fn start_builds(config: &Config, runtime: &Runtime, events: mpsc::Sender<Event>) -> anyhow::Result<Builds> {
+fn start_builds(
+    config: &Config,
+    runtime: &Runtime,
+    states: LastStates,
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<Builds> {
     let mut symbols = BTreeMap::<String, Vec<String>>::new();
     for application in config.applications() {
         let of_module = symbols.entry(application.module.clone()).or_default();
@@ -324,6 +342,7 @@ fn start_builds(config: &Config, runtime: &Runtime, events: mpsc::Sender<Event>)
         reload: config.reload,
         symbols,
         check_timeout: CHECK_TIMEOUT,
+        states,
     };
     // Nobody receives any more when the supervisor ends.
     Builds::start(options, move |notice| drop(events.send(Event::Build(notice))))
