@@ -200,6 +200,11 @@ impl Worker {
                 }
                 worker.report_later(Report::Quiet, Vec::new());
             }
+            Notice::Done if worker.draining.load(Ordering::Relaxed) => {
+                // This ends the process, which must not be before the states have been handed on.
+                let own = worker.clone();
+                worker.registry.when_settled(move || own.report_later(Report::Done, Vec::new()));
+            }
             Notice::Done => worker.report_later(Report::Done, Vec::new()),
             Notice::Busy => worker.registry.stir(),
         };

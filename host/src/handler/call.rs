@@ -19,6 +19,15 @@ pub struct Ticket {
     script_name_bytes: usize,
 }
 
+/// The application that is to answer a request when its content has arrived, of whichever build that will be. It keeps no
+/// build from being retired meanwhile.
+#[derive(Clone, Copy)]
+pub struct Reservation {
+    module: &'static str,
+    symbol: &'static str,
+    script_name_bytes: usize,
+}
+
 /// What a call came to. The request comes back unless a stream still needs it.
 pub struct Answer {
     /// The response.
@@ -46,18 +55,11 @@ impl Ticket {
         Ticket { generation, application, script_name_bytes }
     }
 
-    /// The same application of the module's build of this moment.
-    ///
-    /// # Errors
-    /// Why it cannot answer any more.
-    pub fn renew(&self, registry: &Registry) -> Result<Ticket, NoTicket> {
-        let symbol = &self.generation.application(self.application).symbol;
-        registry.ticket(self.module().as_bytes(), symbol, self.script_name_bytes).map(|(ticket, _)| ticket)
-    }
-
-    /// The module's name.
-    pub fn module(&self) -> &str {
-        &self.generation.module
+    /// For a request whose content is still to come.
+    pub fn reservation(&self) -> Reservation {
+        let symbol = self.generation.application(self.application).symbol;
+        let module = &self.generation.suspect.module;
+        Reservation { module, symbol, script_name_bytes: self.script_name_bytes }
     }
 
     /// Whether it is called before the request's content has arrived.
@@ -93,6 +95,21 @@ impl Ticket {
     /// Whether this is the same build.
     pub fn is_same(&self, other: &Ticket) -> bool {
         Arc::ptr_eq(&self.generation, &other.generation)
+    }
+}
+
+impl Reservation {
+    /// The application of the module's build of this moment.
+    ///
+    /// # Errors
+    /// Why it cannot answer any more.
+    pub fn ticket(self, registry: &Registry) -> Result<Ticket, NoTicket> {
+        registry.ticket(self.module.as_bytes(), self.symbol, self.script_name_bytes).map(|(ticket, _)| ticket)
+    }
+
+    /// The module's name.
+    pub fn module(self) -> &'static str {
+        self.module
     }
 }
 

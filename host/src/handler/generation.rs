@@ -50,10 +50,9 @@ pub(super) struct Life {
 /// One application.
 #[derive(Clone)]
 pub(super) struct Entry {
-    /// The name that it is exported by.
-    pub(super) symbol: String,
+    /// The name that it is exported by; as the rest, never freed.
+    pub(super) symbol: &'static str,
     pub(super) function: host_application,
-    /// Never freed, as the library is not.
     pub(super) paces: &'static Paces,
 }
 
@@ -112,7 +111,7 @@ impl Generation {
             // SAFETY: the ABI gives every application symbol this type, and the checker has found that the module was
             // compiled against it.
             let function = unsafe { transmute::<NonNull<c_void>, host_application>(address) };
-            functions.push((symbol.clone(), function));
+            functions.push((symbol.as_str(), function));
         }
         let info = if build.described { library.data("host_module") } else { None };
         let info = info.map(|address| {
@@ -137,9 +136,10 @@ impl Generation {
         let one_at_a_time = flags & ffi::HOST_NOT_THREAD_SAFE != 0;
         surroundings.multithread &= !one_at_a_time;
         let blocks = flags & ffi::HOST_BLOCKING != 0;
-        let entry = |(symbol, function)| {
+        // The library is never unloaded, so that these are not freed either.
+        let entry = |(symbol, function): (&str, _)| {
             let paces = if blocks { Paces::that_block() } else { Paces::default() };
-            Entry { symbol, function, paces: Box::leak(Box::new(paces)) }
+            Entry { symbol: symbol.to_owned().leak(), function, paces: Box::leak(Box::new(paces)) }
         };
         Ok(Generation {
             module: build.module.clone(),

@@ -27,6 +27,8 @@ pub enum Errand {
     Settle(Vec<Arc<Generation>>),
     /// Calls are made again.
     Stir,
+    /// Do this when all that was asked before is done.
+    Then(Box<dyn FnOnce() + Send>),
 }
 
 /// Why a build does not take over.
@@ -66,7 +68,7 @@ pub enum What {
 
 /// A keeper's life. `is_busy` tells whether the worker has calls to make at this time.
 pub fn keep(registry: &Registry, errands: &Receiver<Errand>, news: impl Fn(News), is_busy: impl Fn() -> bool) {
-    let mut keeper = Keeper { registry, news, attendant: None, gates: HashMap::new() };
+    let mut keeper = Keeper { registry, news, attendants: Vec::new(), gates: HashMap::new() };
     let mut due: Option<Instant> = None;
     loop {
         let errand = match due {
@@ -75,12 +77,18 @@ pub fn keep(registry: &Registry, errands: &Receiver<Errand>, news: impl Fn(News)
         };
         match errand {
             Ok(Errand::Succeed(new, reply)) => {
+                if new.keeping.is_some() {
+                    // Calls may be under way all the time, so that nobody would stir.
+                    registry.note_stir();
+                    due = due.or_else(|| Some(Instant::now() + SAVE_PAUSE));
+                }
                 let taken = keeper.succeed(new);
                 // The loader waits for it.
                 _ = reply.send(taken);
             }
             Ok(Errand::Restore(module, saved)) => keeper.restore(&module, saved),
             Ok(Errand::Settle(generations)) => keeper.settle(generations),
+            Ok(Errand::Then(work)) => work(),
             Ok(Errand::Stir) => due = due.or_else(|| Some(Instant::now() + SAVE_PAUSE)),
             Err(RecvTimeoutError::Timeout) => {
                 // First this: calls that begin from here on make somebody stir again.
@@ -101,8 +109,9 @@ pub fn keep(registry: &Registry, errands: &Receiver<Errand>, news: impl Fn(News)
 struct Keeper<'a, N> {
     registry: &'a Registry,
     news: N,
-    /// Made beforehand. None if there is no module that needs one, or none can be made.
-    attendant: Option<Attendant>,
+    /// Made beforehand, if there is a module that needs them. One more than is needed, because what is in the way of a new
+    /// one, a crash, has taken one.
+    attendants: Vec<Attendant>,
     /// What those wait for who stand at the gate of a module.
     gates: HashMap<String, Permit>,
 }
@@ -145,7 +154,7 @@ impl<N: Fn(News)> Keeper<'_, N> {
             Some(Outcome::Late) => (format!("its restore did not return in {} s", PATIENCE.as_secs()), None),
             Some(Outcome::Crashed(fault)) => ("it crashed in its restore".to_owned(), Some(fault)),
         };
-        self.registry.install(&again);
+        self.registry.reinstall(&again, &new);
         self.gates.remove(&module);
         let reason = format!("does not take over the state of generation {}: {how}", again.number);
         Err(NotTaken { reason, fault })
@@ -275,7 +284,7 @@ impl<N: Fn(News)> Keeper<'_, N> {
         work: impl FnOnce() -> R + Send + 'static,
     ) -> Option<Outcome<R>> {
         self.prepare();
-        let attendant = self.attendant.take()?;
+        let attendant = self.attendants.pop()?;
         // As long as its code runs, or a thread is parked in it, `stop` is not called.
         let life = Arc::clone(&generation.life);
         let (outcome, attendant) = attendant.run(generation.suspect, PATIENCE, move || {
@@ -283,21 +292,20 @@ impl<N: Fn(News)> Keeper<'_, N> {
             drop(life);
             result
         });
-        self.attendant = attendant;
+        self.attendants.extend(attendant);
         if let Outcome::Crashed(_) = outcome {
             self.registry.taint();
         }
         Some(outcome)
     }
 
-    /// Sees to it that there is an attendant.
+    /// Sees to it that there are attendants.
     fn prepare(&mut self) {
-        if self.attendant.is_some() || self.registry.is_tainted() {
-            return;
-        }
-        match Attendant::start() {
-            Ok(attendant) => self.attendant = Some(attendant),
-            Err(error) => tracing::error!("cannot make a thread: {error}; no state of modules is kept"),
+        while self.attendants.len() < ATTENDANTS && !self.registry.is_tainted() {
+            match Attendant::start() {
+                Ok(attendant) => self.attendants.push(attendant),
+                Err(error) => return tracing::error!("cannot make a thread to keep the state of modules: {error}"),
+            }
         }
     }
 
@@ -338,6 +346,9 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a `save` or a `restore` may take, and the door before a `save`.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Threads that call `save` and `restore`.
+const ATTENDANTS: usize = 2;
 
 /// Between two saves of what is called all the time, at least.
 const SAVE_PAUSE: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ pub mod needed;
 mod registry;
 mod state;
 
-pub use call::{Answer, NoTicket, Ticket, answer};
+pub use call::{Answer, NoTicket, Reservation, Ticket, answer};
 pub use generation::{Generation, Loadable, Retired, retire};
 pub use keeper::{Errand, News, NotTaken, What, keep};
 pub use registry::{Place, Registry};

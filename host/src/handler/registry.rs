@@ -100,8 +100,8 @@ impl Registry {
         }
         let (reply, taken) = mpsc::channel();
         self.tell_keeper(Errand::Succeed(loaded, reply));
-        // It ends only with the process.
-        taken.recv().unwrap_or(Ok(()))
+        let lost = |_| Err(NotTaken { reason: "nobody hands its state on any more".to_owned(), fault: None });
+        taken.recv().unwrap_or_else(lost)
     }
 
     /// What was kept of a module's state elsewhere is for the build that waits for it, if one does; `None`: there is
@@ -117,9 +117,10 @@ impl Registry {
 
     /// Forgets a module whose files are gone.
     pub fn remove(&self, name: &str) {
-        let last = self.current(name);
-        self.change(|modules| modules.list.retain(|module| *module.name != *name));
-        if let Some(last) = last.filter(|last| last.keeping.is_some()) {
+        let mut removed = None;
+        self.change(|modules| removed = modules.find(name.as_bytes()).ok().map(|at| modules.list.remove(at)));
+        let last = removed.and_then(|module| module.generation).filter(|last| last.keeping.is_some());
+        if let Some(last) = last {
             self.tell_keeper(Errand::Settle(vec![last]));
         }
     }
@@ -127,14 +128,20 @@ impl Registry {
     /// Takes all modules out of service that have their state kept, so that it can be handed on: no request begins here any
     /// more.
     pub fn settle(&self) {
-        let last = self.stateful();
+        let mut last = Vec::new();
         self.change(|modules| {
             let stateful = |generation: &mut Arc<Generation>| generation.keeping.is_some();
-            modules.list.iter_mut().for_each(|module| drop(module.generation.take_if(stateful)));
+            let all = modules.list.iter_mut();
+            last = all.filter_map(|module| module.generation.take_if(stateful)).collect();
         });
         if !last.is_empty() {
             self.tell_keeper(Errand::Settle(last));
         }
+    }
+
+    /// Does this when what [`settle`](Self::settle) has begun is over.
+    pub fn when_settled(&self, work: impl FnOnce() + Send + 'static) {
+        self.tell_keeper(Errand::Then(Box::new(work)));
     }
 
     /// Forgets all modules.
@@ -169,9 +176,19 @@ impl Registry {
 
     /// Lets a build answer from now on, in the place of the one that it gives.
     pub(super) fn install(&self, build: &Arc<Generation>) -> Option<Arc<Generation>> {
-        let before = self.current(&build.module);
-        self.change(|modules| modules.entry(&build.module).generation = Some(Arc::clone(build)));
+        let mut before = None;
+        self.change(|modules| before = modules.entry(&build.module).generation.replace(Arc::clone(build)));
         before
+    }
+
+    /// Lets a build answer in the place of this one, if that does it still.
+    pub(super) fn reinstall(&self, build: &Arc<Generation>, instead: &Arc<Generation>) {
+        self.change(|modules| {
+            let current = &mut modules.entry(&build.module).generation;
+            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, instead)) {
+                *current = Some(Arc::clone(build));
+            }
+        });
     }
 
     /// The build of a module that answers now.
@@ -194,7 +211,7 @@ impl Registry {
     }
 
     /// Replaces all by a copy with this change. It may be made several times, while others change the original.
-    fn change(&self, change: impl Fn(&mut Modules)) {
+    fn change(&self, mut change: impl FnMut(&mut Modules)) {
         self.modules.rcu(|modules| {
             let mut modules = Modules::clone(modules);
             change(&mut modules);

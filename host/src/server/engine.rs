@@ -220,6 +220,7 @@ impl Engine {
     fn watch(self: &Arc<Self>) {
         let mut seen = vec![Seen::default(); self.loops.len()];
         let mut quiet = 0;
+        (self.shared.settings.notice)(Notice::Busy);
         loop {
             Sleeper::nap(TICK);
             let mut active = false;

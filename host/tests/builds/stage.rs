@@ -1,6 +1,6 @@
 //! A folder of handlers, a running pipeline, and a compiler.
 
-use host::supervisor::builds::{Build, Builds, Notice, Options};
+use host::supervisor::builds::{Build, Builds, LastStates, Notice, Options};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -34,6 +34,7 @@ impl Stage {
             reload: true,
             symbols: BTreeMap::new(),
             check_timeout: Duration::from_secs(10),
+            states: LastStates::default(),
         };
         Stage { root, options, builds: None, notices: None }
     }

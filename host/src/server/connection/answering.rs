@@ -62,7 +62,7 @@ impl Connection {
             let ticket = ticket.clone();
             return self.wait_for_another_worker(ticket, situation);
         }
-        let renewed = match situation.settings.router.renew(ticket) {
+        let renewed = match situation.settings.router.renew(ticket.reservation()) {
             Ok(renewed) => renewed,
             Err(response) => {
                 self.space.doors = Default::default();
