@@ -5,7 +5,7 @@
 //! where it died.
 
 use super::elf::{self, Elf};
-use super::foreign;
+use super::foreign::{self, Foreign};
 use super::library::Library;
 use super::needed;
 use super::state::{Functions, Saved};
@@ -269,9 +269,9 @@ fn describe(address: NonNull<c_void>, bytes: u64, report: &mut Report) -> Result
     if !address.is_aligned() {
         return Err("has a host_module that is not aligned: declare it as a host_module_info".into());
     }
-    // SAFETY: the symbol covers this field of a mapped library, and is aligned.
-    let size = unsafe { (&raw const (*address.as_ptr()).size).read() };
-    if (size as usize) < INFO_BYTES_MIN || u64::from(size) > bytes {
+    // SAFETY: the symbol covers this field of a mapped library; what is past it is not read before its size is known.
+    let size = unsafe { Foreign::new(address.as_ptr(), offset_of!(host_module_info, size)) }.size();
+    if size < INFO_BYTES_MIN || size as u64 > bytes {
         return Err(format!("has a host_module whose size is {size}: set .size = sizeof(host_module_info)"));
     }
     // SAFETY: the symbol covers as many bytes as the struct says it has, of a mapped library, and is aligned.

@@ -2,7 +2,7 @@
 //! past the size that the struct itself names is not there, and counts as zero.
 
 use abi::ffi::host_module_info;
-use std::mem::{MaybeUninit, size_of};
+use std::mem::{MaybeUninit, offset_of, size_of};
 use std::ptr;
 
 /// A struct of a module, laid out as `T` as far as it goes.
@@ -47,8 +47,8 @@ impl<T> Foreign<T> {
 /// # Safety
 /// `at` points to a `host_module_info` that is aligned, and has as many bytes as its size field says, or as this one has.
 pub(super) unsafe fn module_info(at: *const host_module_info) -> host_module_info {
-    // SAFETY: it has at least a size field.
-    let size = unsafe { (&raw const (*at).size).read() } as usize;
+    // SAFETY: the caller's promise.
+    let size = unsafe { Foreign::new(at, offset_of!(host_module_info, size)) }.size();
     let mut info = MaybeUninit::<host_module_info>::zeroed();
     // SAFETY: the struct has so many bytes, and so has the copy.
     unsafe { ptr::copy_nonoverlapping(at.cast::<u8>(), info.as_mut_ptr().cast(), size.min(size_of_val(&info))) };
@@ -59,7 +59,6 @@ pub(super) unsafe fn module_info(at: *const host_module_info) -> host_module_inf
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::mem::offset_of;
 
     #[repr(C)]
     struct Newer {

@@ -118,12 +118,14 @@ mod tests {
     unsafe extern "C" fn save(state: *mut host_state) -> i32 {
         let chunk = vec![7u8; 1 << 20];
         let times = GIVEN.get();
+        // SAFETY: the host's object.
+        let write = unsafe { &*state }.write;
         for _ in 0..times {
             // SAFETY: called as host.h wants it.
-            let written = unsafe { ((*state).write)(state, host_str::new(&chunk)) };
+            let written = unsafe { write(state, host_str::new(&chunk)) };
             if written != 0 {
                 // SAFETY: as above.
-                assert_eq!(unsafe { ((*state).write)(state, host_str::new(b"more")) }, HOST_STATE);
+                assert_eq!(unsafe { write(state, host_str::new(b"more")) }, HOST_STATE);
                 return 0;
             }
         }
@@ -133,7 +135,7 @@ mod tests {
     unsafe extern "C" fn restore(state: host_str) -> i32 {
         GIVEN.set(state.len);
         // SAFETY: strings of the host end in a NUL that is not counted.
-        i32::from(unsafe { state.ptr.add(state.len).read() })
+        i32::from(unsafe { state.ptr.wrapping_add(state.len).read() })
     }
 
     #[test]

@@ -135,6 +135,32 @@ fn a_build_takes_over_when_the_requests_before_it_are_over() {
     assert_eq!(look(&server), 5);
 }
 
+/// The example of the repository, in Rust.
+#[test]
+fn the_counter_counts_on() {
+    let site = Site::new();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = std::process::Command::new(cargo);
+    build.args(["build", "--quiet", "--locked", "--package", "counter", "--target-dir"]).arg(site.path("target"));
+    assert!(build.current_dir(repository()).status().expect("cargo is installed").success());
+    let deploy = || {
+        fs::copy(site.path("target/debug/libcounter.so"), site.path("new.so")).expect("it was built");
+        fs::rename(site.path("new.so"), site.path("handlers/counter.so")).expect("they are in one folder");
+    };
+    deploy();
+    let server = site.start(&["--threads", "2"]);
+    for call in 1..4 {
+        assert!(server.get("/counter.so").text().starts_with(&format!("call {call}, of generation 1 ")));
+    }
+    deploy();
+    server.wait_for_log("reloaded counter generation 2", PATIENCE);
+    assert!(server.get("/counter.so").text().starts_with("call 4, of generation 2 "));
+    let old = workers(&server);
+    server.signal(Signal::HUP);
+    replaced(&server, &old, 1);
+    assert!(server.get("/counter.so").text().starts_with("call 5, of generation "));
+}
+
 /// A request whose content is still coming has not begun, and is for the new build.
 #[test]
 fn an_upload_that_is_still_coming_is_not_waited_for() {
