@@ -1,13 +1,14 @@
-/* Counts its calls, and has the count kept. PATH_INFO: /look does not count; /hold counts when the file GATE is there;
+/* Counts its calls, and has the count kept. PATH_INFO: /look does not count; /hold makes the file GATE.in, and counts when GATE is there;
  * /crash crashes. Compiled with
  *   -DVERSION=…              so that each build is another;
  *   -DFLAGS=…                HOST_NOT_THREAD_SAFE;
  *   -DREPLACE                so that two builds do not work in one process;
  *   -DSAVE=… -DRESTORE=…     code that runs in these functions first; `serving` tells whether it is the real thing;
- *   -DKEPT=…                 a file to which the count is appended when it is saved;
+ *   -DKEPT=…                 a file to which the count is appended when it is saved, and a line when the build is stopped;
  *   -DGATE=…                 the file that /hold waits for. */
 #define _GNU_SOURCE
 #include "host.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,17 +63,27 @@ static int32_t restore(host_str state) {
     return 0;
 }
 
+static void stop(void) {
+#ifdef KEPT
+    FILE *file = fopen(KEPT, "ae");
+    fprintf(file, "stop of %d\n", VERSION);
+    fclose(file);
+#endif
+}
+
 HOST_EXPORT const host_module_info host_module = {
     .magic = HOST_MODULE_MAGIC, .size = sizeof(host_module_info), .abi = HOST_ABI, .flags = FLAGS,
-    .init = init, .save = save, .restore = restore,
+    .init = init, .stop = stop, .save = save, .restore = restore,
 };
 
 HOST_EXPORT host_body *application(host_env *env, host_start_response *start_response) {
     host_str path = env->get(env, HOST_STR("PATH_INFO"));
     char text[32], process[32];
     if (strcmp(path.ptr, "/crash") == 0) *nowhere = 1;
-    if (strcmp(path.ptr, "/hold") == 0)
+    if (strcmp(path.ptr, "/hold") == 0) {
+        close(creat(GATE ".in", 0600));
         while (access(GATE, F_OK) != 0) usleep(2000);
+    }
     long now = strcmp(path.ptr, "/look") == 0 ? __atomic_load_n(&count, __ATOMIC_SEQ_CST) : counted();
     int len = snprintf(text, sizeof text, "%ld", now);
     int digits = snprintf(process, sizeof process, "%d %d", VERSION, (int)getpid());

@@ -121,7 +121,7 @@ fn a_build_takes_over_when_the_requests_before_it_are_over() {
     count(&server, 3);
     let mut held = server.connect();
     held.send(b"GET /counting.so/hold HTTP/1.1\r\nHost: a\r\n\r\n").expect("it is open");
-    // A second request on another connection, after which the first has begun: it is called by the same loops, in order.
+    eventually("its call has begun", PATIENCE, || site.path("gate.in").exists().then_some(()));
     count(&server, 1);
     build(&site, 2, &[&gate]);
     // It waits for a second at the most.

@@ -73,6 +73,31 @@ fn a_build_that_crashes_with_the_state_when_it_is_to_serve_gives_way() {
     server.wait_for_log("counting generation 2 crashed: SIGSEGV in restore at ", PATIENCE);
 }
 
+/// A build that gives way to the one before it ends, and that one ends when its own time has come.
+#[test]
+fn each_build_is_stopped_once() {
+    let site = Site::new();
+    let kept = kept_flag(&site);
+    build(&site, 1, &[&kept]);
+    let server = site.start(&["--threads", "2"]);
+    count(&server, 2);
+    let text = || fs::read_to_string(site.path("kept")).unwrap_or_default();
+    let stopped = |version: usize| {
+        let line = format!("stop of {version}");
+        eventually(&line, PATIENCE, || text().lines().any(|found| found == line).then_some(()));
+    };
+    build(&site, 2, &[&kept, "-DRESTORE=if (serving) return -6;"]);
+    stopped(2);
+    assert!(!text().contains("stop of 1"), "{}", text());
+    build(&site, 3, &[&kept]);
+    stopped(1);
+    assert_eq!(look(&server), 2);
+    assert!(server.stop().success());
+    for version in 1..4 {
+        assert_eq!(text().matches(&format!("stop of {version}\n")).count(), 1, "{}", text());
+    }
+}
+
 /// A module whose `save` goes wrong is replaced all the same, and its requests are answered. The count is one that was
 /// kept before.
 fn badly_saved(code: &str, told: &str) {
