@@ -265,9 +265,15 @@ fn describe(address: NonNull<c_void>, bytes: u64, report: &mut Report) -> Result
     if bytes < INFO_BYTES_MIN as u64 {
         return Err(format!("has a host_module of {bytes} bytes, {INFO_BYTES_MIN} are expected: build it with host.h"));
     }
+    const { assert!(offset_of!(host_module_info, magic) == 0) };
     let address = address.cast::<host_module_info>();
     if !address.is_aligned() {
         return Err("has a host_module that is not aligned: declare it as a host_module_info".into());
+    }
+    // SAFETY: the symbol covers this field, the first, of a mapped library, and is aligned.
+    let magic = unsafe { address.cast::<u32>().read() };
+    if magic != HOST_MODULE_MAGIC {
+        return Err(format!("has a host_module whose magic is {magic:#x}: set .magic = HOST_MODULE_MAGIC"));
     }
     // SAFETY: the symbol covers this field of a mapped library; what is past it is not read before its size is known.
     let size = unsafe { Foreign::new(address.as_ptr(), offset_of!(host_module_info, size)) }.size();
@@ -276,9 +282,6 @@ fn describe(address: NonNull<c_void>, bytes: u64, report: &mut Report) -> Result
     }
     // SAFETY: the symbol covers as many bytes as the struct says it has, of a mapped library, and is aligned.
     let info = unsafe { foreign::module_info(address.as_ptr()) };
-    if info.magic != HOST_MODULE_MAGIC {
-        return Err(format!("has a host_module whose magic is {:#x}: set .magic = HOST_MODULE_MAGIC", info.magic));
-    }
     speaks(info.abi)?;
     report.abi = report.abi.or(Some(info.abi));
     let unknown = info.flags & !(HOST_NOT_THREAD_SAFE | HOST_BLOCKING | HOST_STREAM_INPUT);
