@@ -1,7 +1,7 @@
 //! What the macros export: C functions that call Rust ones, and let neither a panic nor an error of them out.
 
 use crate::ffi::{HOST_ABI, HOST_IO, host_body, host_env, host_exc_info, host_header, host_init, host_module_info};
-use crate::ffi::{host_start_response, host_str};
+use crate::ffi::{HOST_INVALID, host_start_response, host_state, host_str};
 use crate::{Answer, Environ, Init, StartResponse, panics};
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -92,6 +92,45 @@ pub unsafe fn init<E: Display>(told: *const host_init, init: impl FnOnce(&Init) 
 pub fn stop(stop: impl FnOnce()) {
     if let Err(failure) = panics::catch(stop) {
         say(&format!("stop failed: {failure}"));
+    }
+}
+
+/// Calls `save`, and gives what it wrote down to the host; an error or a panic keeps what was kept before.
+///
+/// # Safety
+///
+/// Within a call of `host_module_info.save`, with the argument of that call.
+pub unsafe fn save<S: AsRef<[u8]>, E: Display>(state: *mut host_state, save: impl FnOnce() -> Result<S, E>) -> i32 {
+    let failure = match panics::catch(|| save().map_err(|error| format!("{error:#}"))).flatten() {
+        Ok(saved) => {
+            // SAFETY: the host passes its own, or null if it breaks its contract.
+            let Some(write) = (unsafe { state.as_ref() }).map(|state| state.write) else { return HOST_IO };
+            // SAFETY: this is within the call; the bytes live until the function returns.
+            match unsafe { write(state, host_str::new(saved.as_ref())) } {
+                0 => return 0,
+                error => format!("the host does not keep {} bytes ({error})", saved.as_ref().len()),
+            }
+        }
+        Err(failure) => failure,
+    };
+    say(&format!("save failed: {failure}"));
+    HOST_IO
+}
+
+/// Calls `restore`; an error or a panic refuses the build, or gives the state up.
+///
+/// # Safety
+///
+/// Within a call of `host_module_info.restore`, with the argument of that call.
+pub unsafe fn restore<E: Display>(state: host_str, restore: impl FnOnce(&[u8]) -> Result<(), E>) -> i32 {
+    // SAFETY: the host's bytes live until this call ends.
+    let state = unsafe { state.bytes() }.unwrap_or_default();
+    match panics::catch(|| restore(state).map_err(|error| format!("{error:#}"))).flatten() {
+        Ok(()) => 0,
+        Err(failure) => {
+            say(&format!("restore failed: {failure}"));
+            HOST_INVALID
+        }
     }
 }
 

@@ -32,6 +32,8 @@ pub const HOST_STREAM_INPUT: u32 = 4;
 pub const HOST_INIT_CHECK: u32 = 1;
 /// `host_init.reason`: the build is about to serve.
 pub const HOST_INIT_SERVE: u32 = 2;
+/// Bytes that a module can have kept.
+pub const HOST_STATE_MAX: u32 = 16 << 20;
 
 /// A string by pointer and length. Absent: `ptr` is null. From the host: `ptr[len]` is 0.
 #[repr(C)]
@@ -174,8 +176,20 @@ pub struct host_init {
     pub extension: unsafe extern "C" fn(*const c_char) -> *const c_void,
 }
 
+/// Where `host_module_info.save` puts what is to be kept; owned by the host.
+#[repr(C)]
+pub struct host_state {
+    /// `sizeof(host_state)` in this host.
+    pub size: u32,
+    /// 0.
+    pub flags: u32,
+    /// Adds bytes; 0, or negative, which is final.
+    pub write: unsafe extern "C" fn(*mut host_state, host_str) -> i32,
+}
+
 /// The optional exported object `host_module`.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct host_module_info {
     /// `HOST_MODULE_MAGIC`.
     pub magic: u32,
@@ -193,6 +207,10 @@ pub struct host_module_info {
     pub init: Option<unsafe extern "C" fn(*const host_init) -> i32>,
     /// Called once, after the generation's last request; may be null.
     pub stop: Option<unsafe extern "C" fn()>,
+    /// Writes the module's state down; null if `restore` is.
+    pub save: Option<unsafe extern "C" fn(*mut host_state) -> i32>,
+    /// Takes over what another build wrote; null if `save` is.
+    pub restore: Option<unsafe extern "C" fn(host_str) -> i32>,
 }
 
 /// The one required symbol, `application`: a pointer to the header's function type of this name.

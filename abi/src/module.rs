@@ -22,6 +22,8 @@ pub const STREAM_INPUT: u32 = ffi::HOST_STREAM_INPUT;
 ///     flags: abi::NOT_THREAD_SAFE | abi::BLOCKING,
 ///     init: init,
 ///     stop: stop,
+///     save: save,
+///     restore: restore,
 /// }
 ///
 /// /// An error refuses the build: the one before it goes on serving.
@@ -32,7 +34,20 @@ pub const STREAM_INPUT: u32 = ffi::HOST_STREAM_INPUT;
 ///
 /// /// Called once, after the last request of this build.
 /// fn stop() {}
+///
+/// /// What the next build is to go on with, or this one in another process; `save` and `restore` come together. It is
+/// /// also called now and then while the module serves. An error keeps what was kept before.
+/// fn save() -> Result<String, std::fmt::Error> {
+///     Ok("1 41".to_owned())
+/// }
+///
+/// /// Called before the first request, if a build of this module has saved anything. An error refuses this build.
+/// fn restore(state: &[u8]) -> Result<(), &'static str> {
+///     if state.starts_with(b"1 ") { Ok(()) } else { Err("not a state that this build knows") }
+/// }
 /// ```
+///
+/// `host.h` says when exactly they are called, and what is lost when the worst comes.
 #[macro_export]
 macro_rules! module {
     (@text) => { ::std::ptr::null() };
@@ -58,12 +73,29 @@ macro_rules! module {
         }
         ::std::option::Option::Some(__stop)
     }};
+    (@save) => { ::std::option::Option::None };
+    (@save $save:expr) => {{
+        unsafe extern "C" fn __save(state: *mut $crate::ffi::host_state) -> i32 {
+            // SAFETY: the host calls this, by the contract of `save` in host.h.
+            unsafe { $crate::export::save(state, $save) }
+        }
+        ::std::option::Option::Some(__save)
+    }};
+    (@restore) => { ::std::option::Option::None };
+    (@restore $restore:expr) => {{
+        unsafe extern "C" fn __restore(state: $crate::ffi::host_str) -> i32 {
+            // SAFETY: the host calls this, by the contract of `restore` in host.h.
+            unsafe { $crate::export::restore(state, $restore) }
+        }
+        ::std::option::Option::Some(__restore)
+    }};
     (
         name: $name:expr
         $(, version: $version:expr)?
         $(, flags: $flags:expr)?
         $(, init: $init:expr)?
         $(, stop: $stop:expr)?
+        $(, save: $save:expr, restore: $restore:expr)?
         $(,)?
     ) => {
         const _: () = {
@@ -77,6 +109,8 @@ macro_rules! module {
                 version: $crate::module!(@text $($version)?),
                 init: $crate::module!(@init $($init)?),
                 stop: $crate::module!(@stop $($stop)?),
+                save: $crate::module!(@save $($save)?),
+                restore: $crate::module!(@restore $($restore)?),
             });
         };
     };

@@ -15,8 +15,11 @@ const MODULE: &str = r#"
 static const host_header static_header = {HOST_STR_INIT("Content-Type"), HOST_STR_INIT("text/plain")};
 static int32_t init(const host_init *init) { return host_init_extension(init, "host.none/1") != NULL; }
 static void stop(void) {}
+static int32_t save(host_state *state) { return host_state_write(state, HOST_STR("state")); }
+static int32_t restore(host_str state) { return state.len != 5; }
 HOST_EXPORT const host_module_info host_module = {
     HOST_MODULE_MAGIC, sizeof(host_module_info), HOST_ABI, HOST_NOT_THREAD_SAFE | HOST_BLOCKING, "sample", "1.0", init, stop,
+    save, restore,
 };
 static int32_t visit(void *context, host_str key, host_str value) {
     size_t *total = (size_t *)context;

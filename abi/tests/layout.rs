@@ -43,7 +43,8 @@ fn structs() -> Vec<Fact> {
         host_writer { size, flags, write }
         host_body { size, flags, count, next, close }
         host_init { size, reason, generation, extension }
-        host_module_info { magic, size, abi, flags, name, version, init, stop }
+        host_state { size, flags, write }
+        host_module_info { magic, size, abi, flags, name, version, init, stop, save, restore }
     }
 }
 
@@ -54,6 +55,7 @@ fn constants() -> Vec<Fact> {
         HOST_MODULE_MAGIC
         HOST_NOT_THREAD_SAFE HOST_BLOCKING HOST_STREAM_INPUT
         HOST_INIT_CHECK HOST_INIT_SERVE
+        HOST_STATE_MAX
     }
 }
 

@@ -2,6 +2,7 @@
 
 use abi::ffi::*;
 use abi::{Init, Reason};
+use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +14,30 @@ abi::module! {
     flags: abi::NOT_THREAD_SAFE | abi::STREAM_INPUT,
     init: init,
     stop: || panic!("stop panics"),
+    save: save,
+    restore: restore,
+}
+
+thread_local! {
+    static STATE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn save() -> Result<Vec<u8>, &'static str> {
+    let state = STATE.take();
+    match &*state {
+        b"fail" => Err("failed"),
+        b"panic" => panic!("save panics"),
+        _ => Ok(state),
+    }
+}
+
+fn restore(state: &[u8]) -> Result<(), &'static str> {
+    assert!(state != b"panic", "restore panics");
+    if state == b"fail" {
+        return Err("failed");
+    }
+    STATE.set(state.to_vec());
+    Ok(())
 }
 
 fn init(init: &Init) -> Result<(), String> {
@@ -70,4 +95,55 @@ fn a_stop_that_panics_does_not_unwind() {
     let stop = host_module.0.stop.expect("stop is there");
     // SAFETY: called as the host does.
     unsafe { stop() };
+}
+
+/// A `host_state` that keeps what it is given, up to a limit.
+#[repr(C)]
+struct Kept {
+    state: host_state,
+    bytes: Vec<u8>,
+}
+
+unsafe extern "C" fn write(state: *mut host_state, data: host_str) -> i32 {
+    // SAFETY: it is the one that `call_save` made, and nobody else uses it.
+    let kept = unsafe { &mut *state.cast::<Kept>() };
+    // SAFETY: what `save` gives lives until this returns.
+    let data = unsafe { data.bytes() }.unwrap_or_default();
+    if kept.bytes.len() + data.len() > 8 {
+        return HOST_TOO_LARGE;
+    }
+    kept.bytes.extend_from_slice(data);
+    0
+}
+
+fn call_save() -> Result<Vec<u8>, i32> {
+    let mut kept =
+        Kept { state: host_state { size: size_of::<host_state>() as u32, flags: 0, write }, bytes: Vec::new() };
+    let save = host_module.0.save.expect("save is there");
+    // SAFETY: called as the host does, with a pointer to the whole.
+    let returned = unsafe { save((&raw mut kept).cast()) };
+    if returned == 0 { Ok(kept.bytes) } else { Err(returned) }
+}
+
+fn call_restore(state: &[u8]) -> i32 {
+    let restore = host_module.0.restore.expect("restore is there");
+    // SAFETY: called as the host does.
+    unsafe { restore(host_str::new(state)) }
+}
+
+#[test]
+fn what_is_saved_is_what_was_restored() {
+    assert_eq!((call_restore(b"seven"), call_save()), (0, Ok(b"seven".to_vec())));
+    assert_eq!((call_restore(b""), call_save()), (0, Ok(Vec::new())));
+}
+
+#[test]
+fn a_save_or_restore_that_fails_or_panics_says_so_by_a_number() {
+    for state in ["fail", "panic"] {
+        assert_ne!(call_restore(state.as_bytes()), 0, "{state}");
+        STATE.set(state.as_bytes().to_vec());
+        assert!(call_save().is_err(), "{state}");
+    }
+    STATE.set(b"too large".to_vec());
+    assert!(call_save().is_err(), "the host refused it");
 }

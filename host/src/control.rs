@@ -29,6 +29,12 @@ pub enum Order {
     },
     /// Load a private copy of a sound build and let it answer.
     Load(Loadable),
+    /// What is kept of the state of a module, which comes along as a descriptor, is for the build that was loaded last; or
+    /// there is nothing. A build that has got the state of one before it in the same process has no need of it.
+    Restore {
+        /// Its name.
+        module: String,
+    },
     /// A module exists, but has no sound build.
     Announce {
         /// Its name.
@@ -65,6 +71,15 @@ pub enum Report {
         /// Why not; the previous build goes on.
         error: Option<String>,
     },
+    /// What has become of a module's state.
+    State {
+        /// The module's name.
+        module: String,
+        /// The build's number.
+        generation: u64,
+        /// What it is now. If it was saved it comes along as a descriptor.
+        state: State,
+    },
     /// The answer to [`Order::Serve`]: connections are accepted.
     Serving,
     /// The worker cannot serve at all.
@@ -83,7 +98,7 @@ pub enum Report {
     },
     /// A module has crashed in this worker, which has to be replaced.
     Crashed {
-        /// Which crash of this worker.
+        /// Which crash of this worker; 0 if it was at no request.
         crash: u64,
         /// What has happened.
         incident: Incident,
@@ -94,6 +109,17 @@ pub enum Report {
     Quiet,
     /// After [`Order::Drain`] or [`Order::Stop`]: the last connection is gone.
     Done,
+}
+
+/// What has become of a module's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// It was saved while the build serves.
+    Saved,
+    /// The build is not called any more in that worker. The state was saved if something comes along.
+    Settled,
+    /// What was kept makes the build crash or hang.
+    Unusable,
 }
 
 /// Sends one message.

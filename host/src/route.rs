@@ -12,7 +12,7 @@ use crate::response::{Body, Fields, Response, Status};
 use crate::site::{Site, Target};
 use std::sync::Arc;
 
-pub use crate::handler::{Answer, Place, Ticket, answer, excerpt};
+pub use crate::handler::{Answer, Place, Reservation, Ticket, answer, excerpt};
 
 /// Decides routes.
 pub struct Router {
@@ -36,6 +36,18 @@ pub enum Route {
     Site(Target),
     /// A handler.
     Handler(Ticket),
+    /// A handler, when the content has arrived.
+    Reserved(Reservation),
+}
+
+impl Route {
+    /// The same for a request whose content is still to come: a new build may take over until then.
+    pub fn reserved(self) -> Route {
+        match self {
+            Route::Handler(ticket) => Route::Reserved(ticket.reservation()),
+            other => other,
+        }
+    }
 }
 
 impl Router {
@@ -113,10 +125,10 @@ impl Router {
         }
     }
 
-    /// The same application of the module's build of this moment, for a request that has waited since it was routed.
-    pub fn renew(&self, ticket: &Ticket) -> Result<Ticket, Response> {
-        ticket.renew(&self.registry).map_err(|error| match error {
-            NoTicket::NoModule | NoTicket::NoBuild => no_sound_build(ticket.module()),
+    /// The application of the module's build of this moment, for a request that has waited since it was routed.
+    pub fn renew(&self, reservation: Reservation) -> Result<Ticket, Response> {
+        reservation.ticket(&self.registry).map_err(|error| match error {
+            NoTicket::NoModule | NoTicket::NoBuild => no_sound_build(reservation.module()),
             NoTicket::NoApplication => Response::error(404, "not found"),
         })
     }

@@ -5,13 +5,13 @@
 //! third thread where loops make them, which must not block.
 
 use crate::config::{Config, values};
-use crate::control::{self, Order, Report};
-use crate::handler::{self, Registry, Retired};
+use crate::control::{self, Order, Report, State};
+use crate::handler::{self, Errand, News, Registry, Retired, Saved, What};
 use crate::log::{self, Role};
 use crate::route::Router;
-use crate::server::{Notice, Server, Settings};
+use crate::server::{Incident, Notice, Server, Settings};
 use crate::site::Site;
-use crate::sys::channel::Channel;
+use crate::sys::channel::{self, Channel};
 use crate::sys::crash;
 use crate::sys::memory;
 use crate::sys::process;
@@ -20,7 +20,7 @@ use crate::sys::socket::Address;
 use anyhow::{Context, bail};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -76,12 +76,15 @@ fn take_orders() -> anyhow::Result<()> {
         };
         match order {
             Order::Start { .. } => bail!("the supervisor said Start twice"),
-            Order::Load(_) | Order::Announce { .. } | Order::Remove { .. } | Order::Serve => {
+            Order::Load(_) | Order::Restore { .. } | Order::Announce { .. } | Order::Remove { .. } | Order::Serve => {
                 // The loader ends only with the process.
-                _ = to_loader.send(order);
+                _ = to_loader.send((order, descriptors));
             }
             Order::Adopt(state) => worker.server().adopt(control::handover((state, descriptors))),
-            Order::Drain => worker.server().drain(),
+            Order::Drain => {
+                worker.draining.store(true, Ordering::Relaxed);
+                worker.server().drain();
+            }
             Order::Stop => worker.server().stop(),
             Order::Exit => {
                 worker.retire();
@@ -102,6 +105,8 @@ struct Worker {
     reports: mpsc::Sender<Outgoing>,
     /// Set by the loader when it is told to serve.
     server: Arc<OnceLock<Server>>,
+    /// It passes everything on to another worker.
+    draining: Arc<AtomicBool>,
 }
 
 /// What serving takes besides.
@@ -119,18 +124,64 @@ impl Worker {
         let channel = Arc::new(channel.try_clone()?);
         let (retired, to_retire) = mpsc::channel();
         thread::Builder::new().name("retire".to_owned()).spawn(move || handler::retire(&to_retire))?;
-        let registry = Arc::new(Registry::new(Arc::clone(&config), retired.clone()));
-        Ok(Worker { config, registry, retired, channel, reports, server: Arc::default() })
+        let (errands, to_run) = mpsc::channel();
+        let registry = Arc::new(Registry::new(Arc::clone(&config), retired.clone(), errands));
+        let (server, draining) = (Arc::default(), Arc::default());
+        let worker = Worker { config, registry, retired, channel, reports, server, draining };
+        let keeper = worker.clone();
+        thread::Builder::new().name("keeper".to_owned()).spawn(move || keeper.keep(&to_run))?;
+        Ok(worker)
+    }
+
+    /// Hands the state of modules on.
+    fn keep(&self, errands: &mpsc::Receiver<Errand>) {
+        let news = |News { module, generation, what }| {
+            let (state, saved) = match what {
+                What::Saved(saved) => (State::Saved, Some(saved)),
+                What::Settled(saved) => (State::Settled, saved),
+                What::Unusable => (State::Unusable, None),
+                What::Crashed(fault, function) => {
+                    let incident = Incident::of(&fault, format!("in its {function}"));
+                    return self.report_later(Report::Crashed { crash: 0, incident }, Vec::new());
+                }
+                What::Hung(suspect, function) => {
+                    let incident = Incident::of_hang(suspect, function);
+                    return self.report_later(Report::Crashed { crash: 0, incident }, Vec::new());
+                }
+            };
+            let file = saved.map(|saved| channel::memory_file(saved.bytes())).transpose();
+            let descriptors = file.unwrap_or_else(|error| {
+                tracing::error!("the state of {module} generation {generation} is not kept: {error}");
+                None
+            });
+            self.report_later(Report::State { module, generation, state }, descriptors.into_iter().collect());
+        };
+        handler::keep(&self.registry, errands, news, || self.server.get().is_some_and(Server::is_busy));
     }
 
     /// Does what may run a module's code, one order after the other.
-    fn load(&self, orders: mpsc::Receiver<Order>, prepared: Prepared) {
+    fn load(&self, orders: mpsc::Receiver<(Order, Vec<OwnedFd>)>, prepared: Prepared) {
         let mut prepared = Some(prepared);
-        for order in orders {
+        for (order, mut descriptors) in orders {
             match order {
                 Order::Load(build) => {
-                    let error = self.registry.load(&build).err();
+                    let not_taken = self.registry.load(&build).err();
+                    let fault = not_taken.as_ref().and_then(|not_taken| not_taken.fault);
+                    let error = not_taken.map(|not_taken| not_taken.reason);
                     self.report(Report::Loaded { module: build.module, generation: build.generation, error });
+                    // After that, so that the worker that replaces this one does not load it.
+                    if let Some(fault) = fault {
+                        let incident = Incident::of(&fault, "in its restore".to_owned());
+                        self.report(Report::Crashed { crash: 0, incident });
+                    }
+                }
+                Order::Restore { module } => {
+                    let bytes = descriptors.pop().map(channel::read_memory_file).transpose();
+                    let bytes = bytes.unwrap_or_else(|error| {
+                        tracing::error!("{module} begins anew: its state cannot be read: {error}");
+                        None
+                    });
+                    self.registry.restore(module, bytes.map(Saved::new));
                 }
                 Order::Announce { module } => self.registry.announce(&module),
                 Order::Remove { module } => self.registry.remove(&module),
@@ -147,24 +198,32 @@ impl Worker {
     }
 
     fn serve(&self, Prepared { listeners, site, spool }: Prepared) -> anyhow::Result<()> {
-        let reports = self.reports.clone();
+        let worker = self.clone();
         let crashes = AtomicU64::new(0);
-        let notice = move |notice| {
-            let outgoing = match notice {
-                Notice::Handover(handover) => (Report::Handover(handover.state), handover.descriptors),
-                Notice::Crashed(incident, excerpt) => {
-                    let crash = crashes.fetch_add(1, Ordering::Relaxed);
-                    // Without it the crash is told all the same.
-                    if let Some(excerpt) = excerpt.and_then(|excerpt| excerpt.report(crash)) {
-                        _ = reports.send(excerpt);
-                    }
-                    (Report::Crashed { crash, incident }, Vec::new())
+        let notice = move |notice| match notice {
+            Notice::Handover(handover) => worker.report_later(Report::Handover(handover.state), handover.descriptors),
+            Notice::Crashed(incident, excerpt) => {
+                worker.registry.taint();
+                let crash = crashes.fetch_add(1, Ordering::Relaxed) + 1;
+                // Without it the crash is told all the same.
+                if let Some((report, descriptors)) = excerpt.and_then(|excerpt| excerpt.report(crash)) {
+                    worker.report_later(report, descriptors);
                 }
-                Notice::Quiet => (Report::Quiet, Vec::new()),
-                Notice::Done => (Report::Done, Vec::new()),
-            };
-            // The receiver ends only with the process.
-            _ = reports.send(outgoing);
+                worker.report_later(Report::Crashed { crash, incident }, Vec::new());
+            }
+            Notice::Quiet => {
+                if worker.draining.load(Ordering::Relaxed) {
+                    worker.registry.settle();
+                }
+                worker.report_later(Report::Quiet, Vec::new());
+            }
+            Notice::Done if worker.draining.load(Ordering::Relaxed) => {
+                // This ends the process, which must not be before the states have been handed on.
+                let own = worker.clone();
+                worker.registry.when_settled(move || own.report_later(Report::Done, Vec::new()));
+            }
+            Notice::Done => worker.report_later(Report::Done, Vec::new()),
+            Notice::Busy => worker.registry.stir(),
         };
         let settings = Settings {
             router: Router::new(&self.config, site, Arc::clone(&self.registry)),
@@ -191,6 +250,12 @@ impl Worker {
     fn report(&self, report: Report) {
         // Without a supervisor the main thread ends the process.
         _ = control::send(&self.channel, &report, &[]);
+    }
+
+    /// Reports, and does not wait for that.
+    fn report_later(&self, report: Report, descriptors: Vec<OwnedFd>) {
+        // The receiver ends only with the process.
+        _ = self.reports.send((report, descriptors));
     }
 
     /// Calls every `stop` that is due, and waits for them, but not for ever.

@@ -7,7 +7,7 @@ use super::registry::Registry;
 use crate::pace::{Pace, Paces};
 use crate::request::Request;
 use crate::response::{Body, Chunk, Fields, Response, Status, Stream, Wire};
-use crate::serial::Serial;
+use crate::serial::{Permit, Serial};
 use crate::sys::crash::Suspect;
 use crate::sys::recorder::Slot;
 use std::sync::Arc;
@@ -17,6 +17,15 @@ use std::sync::Arc;
 pub struct Ticket {
     generation: Arc<Generation>,
     application: usize,
+    script_name_bytes: usize,
+}
+
+/// The application that is to answer a request when its content has arrived, of whichever build that will be. It keeps no
+/// build from being retired meanwhile.
+#[derive(Clone, Copy)]
+pub struct Reservation {
+    module: &'static str,
+    symbol: &'static str,
     script_name_bytes: usize,
 }
 
@@ -47,18 +56,11 @@ impl Ticket {
         Ticket { generation, application, script_name_bytes }
     }
 
-    /// The same application of the module's build of this moment.
-    ///
-    /// # Errors
-    /// Why it cannot answer any more.
-    pub fn renew(&self, registry: &Registry) -> Result<Ticket, NoTicket> {
-        let symbol = &self.generation.application(self.application).symbol;
-        registry.ticket(self.module().as_bytes(), symbol, self.script_name_bytes).map(|(ticket, _)| ticket)
-    }
-
-    /// The module's name.
-    pub fn module(&self) -> &str {
-        &self.generation.module
+    /// For a request whose content is still to come.
+    pub fn reservation(&self) -> Reservation {
+        let symbol = self.generation.application(self.application).symbol;
+        let module = &self.generation.suspect.module;
+        Reservation { module, symbol, script_name_bytes: self.script_name_bytes }
     }
 
     /// Whether it is called before the request's content has arrived.
@@ -81,9 +83,34 @@ impl Ticket {
         self.generation.serial.as_ref()
     }
 
+    /// Where its requests wait, as long as the build has not got the state of the one before it.
+    pub fn gate(&self) -> Option<&Arc<Serial>> {
+        self.generation.keeping.as_ref().filter(|keeping| keeping.is_shut()).map(|keeping| keeping.gate())
+    }
+
+    /// Whether that is a permit of its gate, open or not.
+    pub fn has_waited(&self, permit: &Permit) -> bool {
+        self.generation.keeping.as_ref().is_some_and(|keeping| permit.is_for(keeping.gate()))
+    }
+
     /// Whether this is the same build.
     pub fn is_same(&self, other: &Ticket) -> bool {
         Arc::ptr_eq(&self.generation, &other.generation)
+    }
+}
+
+impl Reservation {
+    /// The application of the module's build of this moment.
+    ///
+    /// # Errors
+    /// Why it cannot answer any more.
+    pub fn ticket(self, registry: &Registry) -> Result<Ticket, NoTicket> {
+        registry.ticket(self.module.as_bytes(), self.symbol, self.script_name_bytes).map(|(ticket, _)| ticket)
+    }
+
+    /// The module's name.
+    pub fn module(self) -> &'static str {
+        self.module
     }
 }
 

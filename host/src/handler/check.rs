@@ -5,18 +5,23 @@
 //! where it died.
 
 use super::elf::{self, Elf};
+use super::foreign::{self, Foreign};
 use super::library::Library;
 use super::needed;
+use super::state::{Functions, Saved};
+use crate::sys::channel::read_memory_file;
 use crate::sys::crash;
 use abi::ffi::{
     HOST_ABI, HOST_BLOCKING, HOST_INIT_CHECK, HOST_MODULE_MAGIC, HOST_NOT_THREAD_SAFE, HOST_STREAM_INPUT, host_init,
     host_module_info,
 };
+use rustix::fs::{FileType, fstat};
 use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, c_char, c_void};
 use std::fs::File;
 use std::io::Write;
+use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
@@ -38,6 +43,9 @@ pub struct Report {
     pub symbols: Vec<String>,
     /// Whether it exports a `host_module`.
     pub described: bool,
+    /// Whether its state is kept: it has `save` and `restore`.
+    #[serde(default)]
+    pub keeps_state: bool,
     /// How a running worker gets from an older build to this one.
     pub class: ReloadClass,
     /// Why it is of that class; empty for [`ReloadClass::Swap`].
@@ -72,15 +80,20 @@ pub enum Phase {
     Description = b'D',
     /// Inside `host_module.init`.
     Init = b'I',
+    /// Inside `host_module.restore`.
+    Restore = b'T',
+    /// Inside `host_module.save`.
+    Save = b'S',
     /// Inside what the module has put in the place of the host's signal handler.
-    Signals = b'S',
+    Signals = b'F',
 }
 
 /// In front of the report on the pipe; its length as four bytes, lowest first, and its JSON follow.
 pub const REPORT_FOLLOWS: u8 = b'R';
 
-/// The checker process: `argv` is [`PROCESS`], the file, the symbols that must exist. The report goes to standard
-/// output, which must be a pipe; whatever the module prints goes to standard error.
+/// The checker process: `argv` is [`PROCESS`], the file, the symbols that must exist. Standard input is the state that a
+/// build before it has saved, if it is a file. The report goes to standard output, which must be a pipe; whatever the module
+/// prints goes to standard error.
 pub fn main() -> ! {
     let mut arguments = std::env::args_os().skip(1);
     let copy = PathBuf::from(arguments.next().unwrap_or_default());
@@ -89,11 +102,13 @@ pub fn main() -> ! {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let Ok(mut pipe) = keep_report_apart() else { leave(1) };
+    let Ok(state) = take_state() else { leave(1) };
+    let trial = Trial { required: &required, state };
     // As in a worker: what a module finds, and puts its own in the place of.
     if crash::contain().is_err() {
         leave(1);
     }
-    let report = inspect(&copy, &required, &mut |phase| {
+    let report = inspect(&copy, trial, &mut |phase| {
         if pipe.write_all(&[phase as u8]).is_err() {
             leave(1);
         }
@@ -105,9 +120,16 @@ pub fn main() -> ! {
     leave(i32::from(pipe.write_all(&message).is_err()))
 }
 
+/// What the build is tried with.
+struct Trial<'a> {
+    required: &'a [String],
+    /// What a build before it has saved.
+    state: Option<Saved>,
+}
+
 /// Inspects the file, and loads it into this process. A bad module may end the process on the way, after `enter` was told
 /// of the step.
-fn inspect(copy: &Path, required: &[String], enter: &mut dyn FnMut(Phase)) -> Report {
+fn inspect(copy: &Path, trial: Trial<'_>, enter: &mut dyn FnMut(Phase)) -> Report {
     let mut report = Report::default();
     let elf = match elf::read(copy) {
         Ok(elf) => elf,
@@ -115,10 +137,10 @@ fn inspect(copy: &Path, required: &[String], enter: &mut dyn FnMut(Phase)) -> Re
     };
     report.abi = elf.abi;
     report.described = elf.module_info_bytes.is_some();
-    report.symbols = reported_symbols(&elf, required);
+    report.symbols = reported_symbols(&elf, trial.required);
     report.reasons = reasons_to_replace(&elf, copy);
     report.class = if report.reasons.is_empty() { ReloadClass::Swap } else { ReloadClass::Replace };
-    report.error = load(copy, &elf, required, &mut report, enter).and_then(|()| leaves_faults(enter)).err();
+    report.error = load(copy, &elf, trial, &mut report, enter).and_then(|()| leaves_faults(enter)).err();
     report
 }
 
@@ -140,32 +162,45 @@ fn leaves_faults(enter: &mut dyn FnMut(Phase)) -> Result<(), String> {
 fn load(
     copy: &Path,
     elf: &Elf,
-    required: &[String],
+    trial: Trial<'_>,
     report: &mut Report,
     enter: &mut dyn FnMut(Phase),
 ) -> Result<(), String> {
     elf.abi.map_or(Ok(()), speaks)?;
-    exports(elf, required)?;
+    exports(elf, trial.required)?;
     enter(Phase::Constructor);
     let library = Library::open(copy).map_err(|error| remedy(&error))?;
     let Some(size) = elf.module_info_bytes else { return Ok(()) };
     let address = library.data("host_module").ok_or("exports a host_module that cannot be found: build it again")?;
     enter(Phase::Description);
     let info = describe(address, size, report)?;
-    let Some(init) = info.init else { return Ok(()) };
-    enter(Phase::Init);
-    let argument = host_init {
-        size: size_of::<host_init>() as u32,
-        reason: HOST_INIT_CHECK,
-        generation: 0,
-        extension: no_extension,
-    };
-    // SAFETY: `init` is the module's own function of this type, called once, from one thread, with an argument that
-    // outlives the call, as host.h promises. If it misbehaves, it ends this process alone.
-    match unsafe { init(&argument) } {
-        0 => Ok(()),
-        refused => Err(format!("refuses to start: its init returned {refused}")),
+    if let Some(init) = info.init {
+        enter(Phase::Init);
+        let argument = host_init {
+            size: size_of::<host_init>() as u32,
+            reason: HOST_INIT_CHECK,
+            generation: 0,
+            extension: no_extension,
+        };
+        // SAFETY: `init` is the module's own function of this type, called once, from one thread, with an argument that
+        // outlives the call, as host.h promises. If it misbehaves, it ends this process alone.
+        let refused = unsafe { init(&argument) };
+        if refused != 0 {
+            return Err(format!("refuses to start: its init returned {refused}"));
+        }
     }
+    let Some(functions) = Functions::of(&info) else { return Ok(()) };
+    if let Some(state) = trial.state {
+        enter(Phase::Restore);
+        // SAFETY: as above, and after init.
+        let restored = unsafe { functions.restore(state) };
+        restored.map_err(|how| format!("does not take over the state of the build before it: its restore {how}"))?;
+    }
+    enter(Phase::Save);
+    // What a build that does not serve has to save is nothing; that it survives the attempt is something.
+    // SAFETY: as above, and nothing else is called.
+    drop(unsafe { functions.save() });
+    Ok(())
 }
 
 /// Compares a module's ABI version with ours.
@@ -249,23 +284,26 @@ fn reasons_to_replace(elf: &Elf, copy: &Path) -> Vec<String> {
 
 /// Reads `host_module`, whose symbol covers `bytes` bytes in the file.
 fn describe(address: NonNull<c_void>, bytes: u64, report: &mut Report) -> Result<host_module_info, String> {
-    let expected = size_of::<host_module_info>();
-    if bytes < expected as u64 {
-        return Err(format!("has a host_module of {bytes} bytes, {expected} are expected: build it with host.h"));
+    if bytes < INFO_BYTES_MIN as u64 {
+        return Err(format!("has a host_module of {bytes} bytes, {INFO_BYTES_MIN} are expected: build it with host.h"));
     }
+    const { assert!(offset_of!(host_module_info, magic) == 0) };
     let address = address.cast::<host_module_info>();
     if !address.is_aligned() {
         return Err("has a host_module that is not aligned: declare it as a host_module_info".into());
     }
-    // SAFETY: the symbol covers at least this many bytes of a mapped library, is aligned, and every bit pattern of its
-    // fields is valid; `init` and `stop` are nullable.
-    let info = unsafe { address.read() };
-    if info.magic != HOST_MODULE_MAGIC {
-        return Err(format!("has a host_module whose magic is {:#x}: set .magic = HOST_MODULE_MAGIC", info.magic));
+    // SAFETY: the symbol covers this field, the first, of a mapped library, and is aligned.
+    let magic = unsafe { address.cast::<u32>().read() };
+    if magic != HOST_MODULE_MAGIC {
+        return Err(format!("has a host_module whose magic is {magic:#x}: set .magic = HOST_MODULE_MAGIC"));
     }
-    if (info.size as usize) < expected {
-        return Err(format!("has a host_module whose size is {}: set .size = sizeof(host_module_info)", info.size));
+    // SAFETY: the symbol covers this field of a mapped library; what is past it is not read before its size is known.
+    let size = unsafe { Foreign::new(address.as_ptr(), offset_of!(host_module_info, size)) }.size();
+    if size < INFO_BYTES_MIN || size as u64 > bytes {
+        return Err(format!("has a host_module whose size is {size}: set .size = sizeof(host_module_info)"));
     }
+    // SAFETY: the symbol covers as many bytes as the struct says it has, of a mapped library, and is aligned.
+    let info = unsafe { foreign::module_info(address.as_ptr()) };
     speaks(info.abi)?;
     report.abi = report.abi.or(Some(info.abi));
     let unknown = info.flags & !(HOST_NOT_THREAD_SAFE | HOST_BLOCKING | HOST_STREAM_INPUT);
@@ -274,11 +312,18 @@ fn describe(address: NonNull<c_void>, bytes: u64, report: &mut Report) -> Result
             "has unknown flags {unknown:#x} in its host_module: this host has no such promise to keep"
         ));
     }
+    if info.save.is_some() != info.restore.is_some() {
+        return Err("has a save or a restore in its host_module, but not both: give it both, or neither".into());
+    }
     report.flags = info.flags;
+    report.keeps_state = info.save.is_some();
     report.name = text(info.name);
     report.version = text(info.version);
     Ok(info)
 }
+
+/// As long as it was when the ABI was frozen; what came later may be missing.
+const INFO_BYTES_MIN: usize = offset_of!(host_module_info, save);
 
 /// A module's own string, cut to what fits on a line.
 fn text(pointer: *const c_char) -> Option<String> {
@@ -343,6 +388,13 @@ fn keep_report_apart() -> std::io::Result<File> {
         return Err(std::io::Error::last_os_error());
     }
     Ok(File::from(pipe))
+}
+
+/// Takes the state off standard input, and leaves nothing there.
+fn take_state() -> std::io::Result<Option<Saved>> {
+    let input = crate::sys::process::take_stdin()?;
+    let is_file = FileType::from_raw_mode(fstat(&input)?.st_mode) == FileType::RegularFile;
+    is_file.then(|| read_memory_file(input).map(Saved::new)).transpose()
 }
 
 /// Ends the process without running what the module has registered to run at its end.

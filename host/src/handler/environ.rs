@@ -10,7 +10,7 @@ use std::io::Write;
 use std::ptr;
 
 /// What is the same for all requests of a module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Surroundings {
     /// `DOCUMENT_ROOT`.
     pub(super) document_root: Option<CString>,

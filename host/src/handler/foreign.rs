@@ -1,7 +1,9 @@
 //! Structs that modules give, read field by field: a module may have been compiled against an older header, so what lies
 //! past the size that the struct itself names is not there, and counts as zero.
 
-use std::mem::size_of;
+use abi::ffi::host_module_info;
+use std::mem::{MaybeUninit, offset_of, size_of};
+use std::ptr;
 
 /// A struct of a module, laid out as `T` as far as it goes.
 pub(super) struct Foreign<T> {
@@ -40,10 +42,23 @@ impl<T> Foreign<T> {
     }
 }
 
+/// What a module says of itself. What was compiled against an older header ends earlier; the rest is zero.
+///
+/// # Safety
+/// `at` points to a `host_module_info` that is aligned, and has as many bytes as its size field says, or as this one has.
+pub(super) unsafe fn module_info(at: *const host_module_info) -> host_module_info {
+    // SAFETY: the caller's promise.
+    let size = unsafe { Foreign::new(at, offset_of!(host_module_info, size)) }.size();
+    let mut info = MaybeUninit::<host_module_info>::zeroed();
+    // SAFETY: the struct has so many bytes, and so has the copy.
+    unsafe { ptr::copy_nonoverlapping(at.cast::<u8>(), info.as_mut_ptr().cast(), size.min(size_of_val(&info))) };
+    // SAFETY: zeroes are a value of each field, and so is whatever a module can write there.
+    unsafe { info.assume_init() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::mem::offset_of;
 
     #[repr(C)]
     struct Newer {

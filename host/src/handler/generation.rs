@@ -1,11 +1,14 @@
 //! One loaded build of a module: its functions, and its life from `init` to `stop`.
 
 use super::environ::Surroundings;
+use super::foreign;
+use super::keeping::Keeping;
 use super::library::Library;
+use super::state::Functions;
 use crate::pace::Paces;
 use crate::serial::Serial;
 use crate::sys::crash::Suspect;
-use abi::ffi::{self, host_application, host_init, host_module_info};
+use abi::ffi::{self, host_application, host_init};
 use serde::{Deserialize, Serialize};
 use std::ffi::{c_char, c_void};
 use std::mem::transmute;
@@ -30,17 +33,26 @@ pub struct Generation {
     pub(super) serial: Option<Arc<Serial>>,
     streams_input: bool,
     applications: Vec<Entry>,
+    /// For a module that has its state kept.
+    pub(super) keeping: Option<Keeping>,
+    pub(super) life: Arc<Life>,
+}
+
+/// What lasts until a build's `stop`.
+pub(super) struct Life {
+    module: String,
+    number: u64,
     stop: Option<Stop>,
     retired: mpsc::Sender<Retired>,
     _library: Library,
 }
 
 /// One application.
+#[derive(Clone)]
 pub(super) struct Entry {
-    /// The name that it is exported by.
-    pub(super) symbol: String,
+    /// The name that it is exported by; as the rest, never freed.
+    pub(super) symbol: &'static str,
     pub(super) function: host_application,
-    /// Never freed, as the library is not.
     pub(super) paces: &'static Paces,
 }
 
@@ -99,13 +111,13 @@ impl Generation {
             // SAFETY: the ABI gives every application symbol this type, and the checker has found that the module was
             // compiled against it.
             let function = unsafe { transmute::<NonNull<c_void>, host_application>(address) };
-            functions.push((symbol.clone(), function));
+            functions.push((symbol.as_str(), function));
         }
         let info = if build.described { library.data("host_module") } else { None };
         let info = info.map(|address| {
-            // SAFETY: the checker has found that this object of this very file is a whole `host_module_info`, aligned,
-            // of a version that this host knows.
-            unsafe { address.cast::<host_module_info>().read() }
+            // SAFETY: the checker has found that this object of this very file is a `host_module_info` of the size that it
+            // says, aligned, of a version that this host knows.
+            unsafe { foreign::module_info(address.cast().as_ptr()) }
         });
         if let Some(init) = info.as_ref().and_then(|info| info.init) {
             let arguments = host_init {
@@ -124,9 +136,10 @@ impl Generation {
         let one_at_a_time = flags & ffi::HOST_NOT_THREAD_SAFE != 0;
         surroundings.multithread &= !one_at_a_time;
         let blocks = flags & ffi::HOST_BLOCKING != 0;
-        let entry = |(symbol, function)| {
+        // The library is never unloaded, so that these are not freed either.
+        let entry = |(symbol, function): (&str, _)| {
             let paces = if blocks { Paces::that_block() } else { Paces::default() };
-            Entry { symbol, function, paces: Box::leak(Box::new(paces)) }
+            Entry { symbol: symbol.to_owned().leak(), function, paces: Box::leak(Box::new(paces)) }
         };
         Ok(Generation {
             module: build.module.clone(),
@@ -136,10 +149,31 @@ impl Generation {
             serial: one_at_a_time.then(Arc::default),
             streams_input: flags & ffi::HOST_STREAM_INPUT != 0,
             applications: functions.into_iter().map(entry).collect(),
-            stop: info.and_then(|info| info.stop),
-            retired,
-            _library: library,
+            keeping: info.as_ref().and_then(Functions::of).map(Keeping::new),
+            life: Arc::new(Life {
+                module: build.module.clone(),
+                number: build.generation,
+                stop: info.and_then(|info| info.stop),
+                retired,
+                _library: library,
+            }),
         })
+    }
+
+    /// The same build once more, for the case that it has to go on: requests of its own keep this one apart from the
+    /// other. `stop` is called when both are gone.
+    pub(super) fn again(&self) -> Generation {
+        Generation {
+            module: self.module.clone(),
+            number: self.number,
+            surroundings: self.surroundings.clone(),
+            suspect: self.suspect,
+            serial: self.serial.clone(),
+            streams_input: self.streams_input,
+            applications: self.applications.clone(),
+            keeping: self.keeping.as_ref().map(Keeping::again),
+            life: Arc::clone(&self.life),
+        }
     }
 
     /// Whether it is called before the request's content has arrived.
@@ -158,7 +192,7 @@ impl Generation {
     }
 }
 
-impl Drop for Generation {
+impl Drop for Life {
     fn drop(&mut self) {
         let module = std::mem::take(&mut self.module);
         // Only a worker that is ending has no receiver any more, and it calls what it must before that.

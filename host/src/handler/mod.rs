@@ -9,11 +9,16 @@ mod environ;
 mod exchange;
 mod foreign;
 mod generation;
+mod keeper;
+mod keeping;
 pub mod library;
 pub mod needed;
 mod registry;
+mod state;
 
-pub use call::{Answer, NoTicket, Ticket, answer};
+pub use call::{Answer, NoTicket, Reservation, Ticket, answer};
 pub use exchange::excerpt;
 pub use generation::{Generation, Loadable, Retired, retire};
+pub use keeper::{Errand, News, NotTaken, What, keep};
 pub use registry::{Place, Registry};
+pub use state::Saved;

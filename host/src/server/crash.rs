@@ -7,7 +7,7 @@ use super::call::Permits;
 use super::connection::Connection;
 use super::slots::SlotId;
 use super::{Letter, Shared};
-use crate::sys::crash::{Fault, Found, Kind, Limit};
+use crate::sys::crash::{Fault, Found, Kind, Limit, Suspect};
 use crate::sys::inbox::Blank;
 use crate::sys::recorder::{self, Occupied, Slot};
 use crate::sys::roster::Order;
@@ -59,7 +59,7 @@ pub struct Incident {
     pub place: Option<(PathBuf, u64)>,
     /// Whether it happened there, or in something that was called from there.
     pub is_exact: bool,
-    /// `GET /path`; empty if it is not known.
+    /// `GET /path`, or `in its save`; empty if it is not known.
     pub request: String,
     /// How often the build's applications have been called in this process, about.
     pub calls: u64,
@@ -90,21 +90,43 @@ impl Belongings<'_> {
 impl Crash {
     /// What is told of it. It reads the memory map of the process.
     pub(super) fn incident(&self) -> Incident {
-        let Fault { suspect, kind, .. } = self.fault;
-        let place = self.fault.place();
+        Incident::of(&self.fault, self.slot.request())
+    }
+}
+
+impl Incident {
+    /// What is told of a fault, and at which request. It reads the memory map of the process.
+    pub fn of(fault: &Fault, request: String) -> Incident {
+        let place = fault.place();
+        let limit = match fault.kind {
+            Kind::Overdue(limit) => Some(limit),
+            _ => None,
+        };
+        Incident {
+            what: Told(fault.kind).to_string(),
+            is_exact: place.as_ref().is_some_and(|(_, found)| *found == Found::Exactly),
+            place: place.map(|(place, _)| (place.file, place.offset)),
+            limit,
+            ..Incident::in_code_of(fault.suspect, request)
+        }
+    }
+
+    /// What is told of a function of a module itself that does not return.
+    pub fn of_hang(suspect: &Suspect, function: &str) -> Incident {
+        Incident { what: "a hang".to_owned(), ..Incident::in_code_of(suspect, format!("in its {function}")) }
+    }
+
+    fn in_code_of(suspect: &Suspect, request: String) -> Incident {
         Incident {
             module: suspect.module.clone(),
             generation: suspect.generation,
-            what: Told(kind).to_string(),
-            is_exact: place.as_ref().is_some_and(|(_, found)| *found == Found::Exactly),
-            place: place.map(|(place, _)| (place.file, place.offset)),
-            request: self.slot.request(),
+            what: String::new(),
+            place: None,
+            is_exact: false,
+            request,
             calls: suspect.record().calls(),
             age: suspect.since.elapsed(),
-            limit: match kind {
-                Kind::Overdue(limit) => Some(limit),
-                _ => None,
-            },
+            limit: None,
         }
     }
 }

@@ -272,6 +272,7 @@ impl Engine {
         let mut overdue = Overdue::new(&self.shared.settings.config.timeouts);
         let mut seen = vec![Seen::default(); self.loops.len()];
         let mut quiet = 0;
+        (self.shared.settings.notice)(Notice::Busy);
         loop {
             Sleeper::nap(TICK);
             let mut active = false;
@@ -296,10 +297,14 @@ impl Engine {
             if quiet > QUIET_TICKS {
                 delay::at(Point::Quiet);
                 let patience = due.map(|due| due.saturating_duration_since(Instant::now()));
+                self.shared.busy.store(false, Ordering::SeqCst);
                 self.monitor.park_unless(patience, || {
                     let mut loops = self.loops.iter().zip(&seen);
                     loops.any(|(token, seen)| token.word() != seen.word) || !overdue.is_current(self.slots())
                 });
+                // In this order: who finds it not busy is told afterwards.
+                self.shared.busy.store(true, Ordering::SeqCst);
+                (self.shared.settings.notice)(Notice::Busy);
                 quiet = 0;
             }
         }

@@ -74,6 +74,8 @@ pub enum Notice {
     Quiet,
     /// After that: the last connection is gone.
     Done,
+    /// Calls are made, after a while without any. [`Server::is_busy`] tells until when.
+    Busy,
 }
 
 /// What the loops have in common.
@@ -90,6 +92,8 @@ struct Shared {
     /// Loops that have not been told to leave.
     running: AtomicUsize,
     done: AtomicBool,
+    /// Calls are made now, or were a moment ago.
+    busy: AtomicBool,
 }
 
 struct Mailbox {
@@ -132,6 +136,7 @@ impl Server {
             connections_max,
             running: AtomicUsize::new(loops),
             done: AtomicBool::new(false),
+            busy: AtomicBool::new(true),
         });
         let event_loop = |index| EventLoop::new(Arc::clone(&shared), index, &listeners);
         let event_loops = (0..loops).map(event_loop).collect::<io::Result<_>>()?;
@@ -160,6 +165,11 @@ impl Server {
     /// Answers what has been received, then closes.
     pub fn stop(&self) {
         self.tell_all(|| Letter::Stop);
+    }
+
+    /// Whether calls are made now, or were a moment ago. When it is not, the next call is told of ([`Notice::Busy`]).
+    pub fn is_busy(&self) -> bool {
+        self.shared.busy.load(Ordering::SeqCst)
     }
 
     /// How many connections there are.

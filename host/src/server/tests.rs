@@ -81,7 +81,8 @@ fn start(threads: usize) -> Running {
         log_format: LogFormat::Text,
     });
     let (retired, _) = mpsc::channel();
-    let registry = Arc::new(Registry::new(Arc::clone(&config), retired));
+    let (errands, _) = mpsc::channel();
+    let registry = Arc::new(Registry::new(Arc::clone(&config), retired, errands));
     let applications = vec!["application".to_owned()];
     let (module, copy) = ("echo".to_owned(), library);
     let build = Loadable { module, generation: 1, copy, applications, described: false };

@@ -8,6 +8,7 @@ pub(super) mod turnover;
 use super::listeners::Listener;
 use super::memory::{MemoryLimit, Share};
 use super::rollout::{Change, Kept, Modules};
+use super::states::{self, Seat, States};
 use super::{Event, startup};
 use crate::config::Config;
 use crate::control::{self, Order};
@@ -83,6 +84,7 @@ pub(super) struct Worker {
     failed: bool,
     /// A module has crashed in it: it loads nothing any more, and is being replaced.
     tainted: bool,
+    seat: Seat,
 }
 
 /// What a worker is doing.
@@ -159,6 +161,7 @@ impl Crew {
             deadline: Some(Instant::now() + BOOT_TIMEOUT),
             failed: false,
             tainted: false,
+            seat: Seat::new(self.seat_for(replaces)),
         };
         let listeners = self.listeners.iter().map(|listener| listener.address.clone()).collect();
         let (config, spool) = (Box::new(Config::clone(&self.config)), self.spool.clone());
@@ -172,6 +175,30 @@ impl Crew {
         }
         self.workers.insert(id, worker);
         Ok(())
+    }
+
+    /// The seat of the worker that is replaced, or one that nobody has who serves, or will.
+    fn seat_for(&self, replaces: Option<WorkerId>) -> usize {
+        let former = replaces.and_then(|old| self.workers.get(&old)).map(|old| old.seat.number());
+        let active = self.workers.values().filter(|worker| worker.is_active());
+        former.unwrap_or_else(|| Seat::free(active.map(|worker| &worker.seat)))
+    }
+
+    /// The seat of a worker.
+    pub(super) fn seat(&mut self, id: WorkerId) -> Option<&mut Seat> {
+        self.workers.get_mut(&id).map(|worker| &mut worker.seat)
+    }
+
+    /// Gives those the states of modules who wait for them, where they are final.
+    pub(super) fn hand_states_over(&mut self, states: &States) {
+        let mut given = Vec::new();
+        let seats = self.workers.iter_mut().map(|(&id, worker)| (id, &mut worker.seat));
+        states::hand_over(seats, states, |id, module, state| given.push((id, module, state)));
+        for (id, module, state) in given {
+            if let Some(worker) = self.workers.get(&id) {
+                worker.order(Order::Restore { module }, state.into_iter().collect());
+            }
+        }
     }
 
     /// Tells those to serve who have loaded everything there is. Until then they accept nothing, so that no request
@@ -566,6 +593,9 @@ impl Worker {
             applications: config.symbols_of(&build.module).into_iter().filter(exported).collect(),
             described: build.report.described,
         };
+        if build.report.keeps_state {
+            self.seat.await_state(&build.module);
+        }
         self.order(Order::Load(loadable), Vec::new());
     }
 

@@ -18,16 +18,17 @@ mod reload;
 mod rollout;
 pub mod runtime;
 mod startup;
+mod states;
 mod upgrade;
 mod verdict;
 
 use crate::config::{Config, values};
-use crate::control::{Order, Report};
+use crate::control::{Order, Report, State};
 use crate::exit::Exit;
 use crate::log::{self, Role};
 use crate::request::Excerpt;
 use crate::sys::{manager, process, program};
-use builds::{Build, Builds, Known, Notice};
+use builds::{Build, Builds, Known, LastStates, Notice};
 use crew::{Crew, Phase, WorkerId, turnover};
 use incident::{Record, Reporter};
 use listeners::When;
@@ -36,6 +37,7 @@ use reload::Reload;
 use rollout::{Kept, Modules, Return};
 use runtime::Runtime;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
+use states::States;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -105,7 +107,7 @@ struct Supervisor {
     reporter: Reporter,
     /// The last ones, oldest first.
     incidents: VecDeque<Record>,
-    /// For threads of ours that have something for the loop.
+    states: States,
     started: Instant,
     runtime: Runtime,
 }
@@ -139,8 +141,9 @@ impl Supervisor {
         if let Some(estate) = estate {
             modules.go_on_from(estate.generations);
         }
-        let builds =
-            start_builds(&config, &runtime, modules.known(), 0, sender.clone()).map_err(with(Exit::Failure))?;
+        let states = States::default();
+        let builds = start_builds(&config, &runtime, modules.known(), states.last(), 0, sender.clone())
+            .map_err(with(Exit::Failure))?;
         if let Err(error) = console::start(runtime.path(), sender.clone()) {
             tracing::warn!("host status and host rollback cannot reach this server: {error:#}");
         }
@@ -170,6 +173,7 @@ impl Supervisor {
             verdicts: Verdicts::default(),
             reporter: reporter.map_err(|error| Failure { exit: Exit::Worker, error: error.into() })?,
             incidents: VecDeque::new(),
+            states,
             started: Instant::now(),
             runtime,
         };
@@ -208,6 +212,7 @@ impl Supervisor {
     fn supervise(&mut self) -> Result<(), Failure> {
         while !self.is_done() {
             self.crew.open_loaded(!self.announced);
+            self.crew.hand_states_over(&self.states);
             let heir_deadline = self.heir.as_ref().and_then(Heir::deadline);
             let event = match self.crew.next_deadline().into_iter().chain(heir_deadline).min() {
                 _ if !self.early.is_empty() => self.early.pop_front(),
@@ -242,7 +247,7 @@ impl Supervisor {
             }
             for (worker, module, generation) in self.crew.act_on_deadlines(&self.modules, self.stopping) {
                 // Its loops go on; what cannot load any more is replaced.
-                let reason = "its constructor or init did not finish when it was about to serve";
+                let reason = "its constructor, init or restore did not finish when it was about to serve";
                 self.refuse(&module, generation, reason)?;
                 self.crew.replace(worker, &self.modules);
             }
@@ -308,6 +313,13 @@ impl Supervisor {
                 self.crew.loaded(id, &module, 0);
                 self.refuse(&module, generation, &reason)?;
                 self.crew.fall_back(id, &module, &self.modules);
+            }
+            Report::State { module, generation, state, .. } => {
+                let Some(seat) = self.crew.seat(id) else { return Ok(()) };
+                if state == State::Settled {
+                    seat.settled(&module);
+                }
+                self.states.note(seat.number(), &module, generation, state, descriptors.into_iter().next());
             }
             Report::Serving => {
                 self.crew.serving(id);
@@ -422,6 +434,7 @@ fn start_builds(
     config: &Config,
     runtime: &Runtime,
     known: BTreeMap<String, Known>,
+    states: LastStates,
     pipeline: u64,
     events: mpsc::Sender<Event>,
 ) -> anyhow::Result<Builds> {
@@ -439,6 +452,7 @@ fn start_builds(
         symbols,
         known,
         check_timeout: CHECK_TIMEOUT,
+        states,
     };
     // Nobody receives any more when the supervisor ends.
     Builds::start(options, move |notice| drop(events.send(Event::Build(pipeline, notice))))

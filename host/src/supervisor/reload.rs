@@ -69,7 +69,7 @@ impl Supervisor {
         if config.handlers != self.config.handlers {
             known.values_mut().for_each(|known| known.is_present = false);
         }
-        let builds = start_builds(&config, &self.runtime, known, pipeline, self.sender.clone())
+        let builds = start_builds(&config, &self.runtime, known, self.states.last(), pipeline, self.sender.clone())
             .context("cannot look at the builds")?;
         Ok(Reload { config, opened, builds, pipeline, notices: Vec::new(), held: Vec::new() })
     }

@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering,
 use std::time::Instant;
 
 /// Whose code runs. It is never freed, because a thread may be parked in that code.
+#[derive(Debug)]
 pub struct Suspect {
     /// The module's name.
     pub module: String,
@@ -50,7 +51,7 @@ pub struct Suspect {
 }
 
 /// What has happened.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Fault {
     /// In whose code.
     pub suspect: &'static Suspect,

@@ -1,6 +1,7 @@
 //! Every system call that `host` makes itself, behind safe functions.
 
 pub mod allocations;
+pub mod attendant;
 pub mod cgroup;
 pub mod channel;
 pub mod clock;

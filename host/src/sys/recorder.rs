@@ -13,7 +13,7 @@ use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// A thread's entry. Only that thread writes to it, but for [`overdue`](Self::overdue).
 #[repr(C, align(64))]
@@ -54,10 +54,11 @@ struct Recorder {
     builds: &'static [Build],
     slots: &'static [Slot],
     builds_taken: AtomicU32,
+    beside_taken: AtomicUsize,
 }
 
 /// What is known of a build in the recorder.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Record {
     index: u32,
     calls: &'static AtomicU64,
@@ -91,7 +92,7 @@ static RECORDER: OnceLock<Recorder> = OnceLock::new();
 /// The system has no memory or no descriptor left.
 pub fn create(threads_max: usize) -> io::Result<OwnedFd> {
     let memory = rustix::fs::memfd_create("host-recorder", MemfdFlags::CLOEXEC)?;
-    rustix::fs::ftruncate(&memory, (SLOTS_AT + threads_max * size_of::<Slot>()) as u64)?;
+    rustix::fs::ftruncate(&memory, (SLOTS_AT + (threads_max + BESIDE) * size_of::<Slot>()) as u64)?;
     Ok(memory)
 }
 
@@ -199,7 +200,8 @@ impl Recorder {
         // SAFETY: as for the builds.
         let slots = unsafe { NonNull::slice_from_raw_parts(first.cast(), slots).as_ref() };
         // The first entry is for those that find no other.
-        Ok(Recorder { builds, slots, builds_taken: AtomicU32::new(1) })
+        let (builds_taken, beside_taken) = (AtomicU32::new(1), AtomicUsize::new(0));
+        Ok(Recorder { builds, slots, builds_taken, beside_taken })
     }
 
     fn enter_build(&self, module: &str, generation: u64) -> Record {
@@ -324,6 +326,13 @@ impl Occupied {
         Occupied(slot)
     }
 
+    /// That of the calling thread, which calls modules besides, and for nobody's request.
+    pub fn beside() -> Occupied {
+        let Recorder { slots, beside_taken, .. } = recorder();
+        let index = slots.len() - 1 - beside_taken.fetch_add(1, Ordering::Relaxed).min(BESIDE - 1);
+        Occupied(&slots[index])
+    }
+
     /// The slot.
     pub fn get(&self) -> &'static Slot {
         self.0
@@ -357,6 +366,9 @@ const METHOD_BYTES_MAX: usize = 32;
 
 /// Where the slots begin.
 const SLOTS_AT: usize = BUILDS_MAX * size_of::<Build>();
+
+/// Slots for threads that call modules besides; later ones share the last.
+const BESIDE: usize = 8;
 
 /// Threads of a process without a supervisor.
 const THREADS_UNWATCHED: usize = 1024;
@@ -414,12 +426,12 @@ mod tests {
         let calls = last_calls(memory.as_fd()).unwrap();
         assert!(calls.is_empty(), "such builds there are not");
         // The number of a build that there is.
-        for slot in 0..2 {
+        for slot in 0..2 + BESIDE {
             let at = SLOTS_AT + slot * size_of::<Slot>() + offset_of!(Slot, build);
             rustix::io::pwrite(&memory, &3u32.to_ne_bytes(), at as u64).unwrap();
         }
         let calls = last_calls(memory.as_fd()).unwrap();
-        assert_eq!(calls.len(), 2);
+        assert_eq!(calls.len(), 2 + BESIDE);
         assert!(calls[0].request.chars().all(|c| c == char::REPLACEMENT_CHARACTER));
     }
 

@@ -79,7 +79,8 @@ pub fn config() -> Config {
 /// A router to the module, and where it says which generations have ended.
 pub fn router(config: Arc<Config>) -> (Router, mpsc::Receiver<Retired>) {
     let (retired, to_retire) = mpsc::channel();
-    let registry = Arc::new(Registry::new(Arc::clone(&config), retired));
+    let (errands, _) = mpsc::channel();
+    let registry = Arc::new(Registry::new(Arc::clone(&config), retired, errands));
     let build = Loadable {
         module: "handlers".to_owned(),
         generation: 1,

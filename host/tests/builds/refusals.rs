@@ -138,6 +138,8 @@ fn a_host_module_must_be_what_the_header_says() {
     };
     starts_with(&reason_for(&with("0"), &[]), "has a host_module whose magic is 0x0");
     starts_with(&reason_for(&with("0x54534f48u, 8, 0x10000u, 0"), &[]), "has a host_module whose size is 8");
+    // It would be read past its end.
+    starts_with(&reason_for(&with("0x54534f48u, 4000, 0x10000u, 0"), &[]), "has a host_module whose size is 4000");
     let flags = with("0x54534f48u, sizeof(host_module_info), 0x10000u, 0x81");
     starts_with(&reason_for(&flags, &[]), "has unknown flags 0x80");
     let abi = with("0x54534f48u, sizeof(host_module_info), 0x30000u, 0");

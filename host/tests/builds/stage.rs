@@ -1,6 +1,6 @@
 //! A folder of handlers, a running pipeline, and a compiler.
 
-use host::supervisor::builds::{Build, Builds, Notice, Options};
+use host::supervisor::builds::{Build, Builds, LastStates, Notice, Options};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -35,6 +35,7 @@ impl Stage {
             symbols: BTreeMap::new(),
             known: BTreeMap::new(),
             check_timeout: Duration::from_secs(10),
+            states: LastStates::default(),
         };
         Stage { root, options, builds: None, notices: None }
     }

@@ -18,6 +18,16 @@ impl Connection {
         if ticket.suspect().has_crashed() {
             return self.wait_for_another_worker(ticket, situation);
         }
+        if let Some(gate) = ticket.gate() {
+            let permit = self.permit_for(&Arc::clone(gate), situation);
+            self.space.stage = Stage::Queued(ticket);
+            // The gate has been opened meanwhile, or the build replaced: the next look tells.
+            self.space.doors.arrived = permit;
+            // Earlier answers do not wait with it.
+            return self.flush(situation).or_else(|| {
+                Some(if self.space.doors.arrived.is_some() { Step::Yield } else { Step::Wait(Wait::Turn) })
+            });
+        }
         let way = match ticket.paces().call.way() {
             // Its `read` waits for the client.
             Way::Inline if !self.is_received() => Way::Waits,
@@ -53,7 +63,7 @@ impl Connection {
             let ticket = ticket.clone();
             return self.wait_for_another_worker(ticket, situation);
         }
-        let renewed = match situation.settings.router.renew(ticket) {
+        let renewed = match situation.settings.router.renew(ticket.reservation()) {
             Ok(renewed) => renewed,
             Err(response) => {
                 self.space.doors = Default::default();
@@ -66,8 +76,8 @@ impl Connection {
         if same && doors.arrived.is_none() {
             return Some(Step::Wait(Wait::Turn));
         }
-        if !same {
-            // What it holds are the old build's permits.
+        if !same || doors.arrived.as_ref().is_some_and(|permit| ticket.has_waited(permit)) {
+            // What it holds are the old build's permits, or what it has waited for at a gate has come: the next may look.
             (doors.held, doors.arrived) = (None, None);
         }
         self.enter(renewed, situation)

@@ -246,7 +246,7 @@ impl Connection {
         if let Some((request, decoder)) = unpacked.content {
             let head = &request.head;
             space.traits = Traits::of(head);
-            space.stage = Stage::Content(settings.router.route(head, &request.path, &mut space.place));
+            space.stage = Stage::Content(settings.router.route(head, &request.path, &mut space.place).reserved());
             space.request = Some(request);
             space.decoder = Some(decoder);
             if unpacked.continue_due {

@@ -94,7 +94,7 @@ impl Connection {
                     space.output.interim(encode::continue_100);
                     space.continue_due = false;
                 }
-                space.stage = Stage::Content(route);
+                space.stage = Stage::Content(route.reserved());
                 None
             }
         }
@@ -106,7 +106,7 @@ impl Connection {
         }
         let space = &mut *self.space;
         let (Some(request), Some(decoder)) = (&mut space.request, &mut space.decoder) else { return Some(Step::Close) };
-        let keep = matches!(space.stage, Stage::Content(Route::Handler(_)));
+        let keep = matches!(space.stage, Stage::Content(Route::Reserved(_)));
         while !decoder.is_done() {
             let rest = &space.input[space.taken..];
             let (consumed, content) = match decoder.decode(rest) {
@@ -140,23 +140,18 @@ impl Connection {
         let Stage::Content(route) = std::mem::replace(&mut space.stage, Stage::Called) else {
             return Some(Step::Close);
         };
-        match route {
-            // While the content came, a new build may have taken over.
-            Route::Handler(ticket) => match situation.settings.router.renew(&ticket) {
-                Ok(ticket) => self.enter(ticket, situation),
-                Err(response) => {
-                    self.respond(response, situation);
-                    None
-                }
-            },
-            route => self.answer_with(route, situation),
-        }
+        self.answer_with(route, situation)
     }
 
     /// Has a request answered that is complete.
     fn answer_with(&mut self, route: Route, situation: &mut Situation<'_>) -> Option<Step> {
         let response = match route {
             Route::Handler(ticket) => return self.enter(ticket, situation),
+            // While the content came, a new build may have taken over.
+            Route::Reserved(reservation) => match situation.settings.router.renew(reservation) {
+                Ok(ticket) => return self.enter(ticket, situation),
+                Err(response) => response,
+            },
             Route::Answer(response) => response,
             Route::Site(target) => match &mut self.space.request {
                 Some(request) => situation.settings.router.reply(target, request),

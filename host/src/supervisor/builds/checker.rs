@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,15 @@ pub enum Verdict {
     Cancelled,
 }
 
+/// What a build is tried with.
+#[derive(Debug, Default)]
+pub struct Trial<'a> {
+    /// Symbols that it must export.
+    pub required: &'a [String],
+    /// What a build before it has saved.
+    pub state: Option<Arc<OwnedFd>>,
+}
+
 /// A report is refused beyond this.
 const REPORT_BYTES_MAX: usize = 1 << 20;
 
@@ -31,8 +41,8 @@ const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 /// Checks `copy` in a process of its own, the executable `program` (normally `/proc/self/exe`), within `timeout`.
 ///
 /// Call it from a thread that lives until it returns: the checker is killed when the thread that started it ends.
-pub fn run(program: &Path, copy: &Path, required: &[String], timeout: Duration, cancel: &AtomicBool) -> Verdict {
-    let mut checker = match Checker::start(program, copy, required) {
+pub fn run(program: &Path, copy: &Path, trial: Trial<'_>, timeout: Duration, cancel: &AtomicBool) -> Verdict {
+    let mut checker = match Checker::start(program, copy, &trial) {
         Ok(checker) => checker,
         Err(error) => return Verdict::Failed(format!("cannot be checked: {error}")),
     };
@@ -71,11 +81,12 @@ enum Ended {
 }
 
 impl Checker {
-    fn start(program: &Path, copy: &Path, required: &[String]) -> io::Result<Checker> {
+    fn start(program: &Path, copy: &Path, trial: &Trial<'_>) -> io::Result<Checker> {
         let mut command = Command::new(program);
-        command.arg0(PROCESS).arg(copy).args(required);
+        command.arg0(PROCESS).arg(copy).args(trial.required);
+        let state = trial.state.as_ref().map(|state| state.try_clone()).transpose()?;
         // A group of its own: what the module starts is killed with it.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+        command.stdin(state.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn()?;
         let pipe = child.stdout.take();
         let opened = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
@@ -178,6 +189,8 @@ impl Message {
             Some(phase) if *phase == Phase::Constructor as u8 => "its constructor",
             Some(phase) if *phase == Phase::Description as u8 => "reading its host_module",
             Some(phase) if *phase == Phase::Init as u8 => "its init",
+            Some(phase) if *phase == Phase::Restore as u8 => "its restore",
+            Some(phase) if *phase == Phase::Save as u8 => "its save",
             Some(phase) if *phase == Phase::Signals as u8 => {
                 "its signal handler, which was given a fault that is not its own"
             }

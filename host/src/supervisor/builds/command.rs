@@ -1,6 +1,6 @@
 //! `host check FILE…`: says of each file whether it would be loaded, how, and if not, why.
 
-use super::checker::{self as process, Verdict};
+use super::checker::{self as process, Trial, Verdict};
 use super::private::{self, Inputs};
 use super::take::NotTaken;
 use crate::handler::check::{ReloadClass, Report};
@@ -54,7 +54,7 @@ fn check(checker: &Path, file: &Path) -> Result<Report, String> {
             Err(NotTaken::Later(rest)) => std::thread::sleep(rest.max(Duration::from_millis(5))),
         }
     };
-    match process::run(checker, &taken.copy, &[], CHECK_TIMEOUT, &AtomicBool::new(false)) {
+    match process::run(checker, &taken.copy, Trial::default(), CHECK_TIMEOUT, &AtomicBool::new(false)) {
         Verdict::Reported(Report { error: Some(reason), .. }) | Verdict::Failed(reason) => Err(reason),
         Verdict::Reported(report) => Ok(report),
         Verdict::Cancelled => Err("was not checked".into()),
@@ -75,6 +75,9 @@ fn describe(file: &Path, report: &Report) -> String {
     }
     line("exports", &exports(&report.symbols));
     line("flags", &flags(report.flags));
+    if report.keeps_state {
+        line("state", "kept, by its save and restore");
+    }
     match report.class {
         ReloadClass::Swap => line("reload", "at once, in the running worker"),
         ReloadClass::Replace => line("reload", "by a new worker:"),

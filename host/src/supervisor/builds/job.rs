@@ -1,6 +1,6 @@
 //! One job: copy a build and check the copy, on a thread of its own.
 
-use super::checker::{self, Verdict};
+use super::checker::{self, Trial, Verdict};
 use super::pipeline::Message;
 use super::private::{self, Inputs, Taken};
 use super::take::NotTaken;
@@ -76,7 +76,8 @@ fn run(job: &Job) -> Outcome {
     let copied = Instant::now();
     let none = Vec::new();
     let required = job.options.symbols.get(&job.module).unwrap_or(&none);
-    let verdict = checker::run(&job.checker, &taken.copy, required, job.options.check_timeout, &job.cancel);
+    let trial = Trial { required, state: job.options.states.of(&job.module) };
+    let verdict = checker::run(&job.checker, &taken.copy, trial, job.options.check_timeout, &job.cancel);
     let steps = Steps { copy: copied - started, check: copied.elapsed(), ..Steps::default() };
     let outcome = match verdict {
         Verdict::Reported(mut report) => match report.error.take() {

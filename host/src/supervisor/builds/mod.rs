@@ -9,6 +9,7 @@ mod checker;
 mod command;
 mod first;
 mod job;
+mod last_states;
 mod lookup;
 mod module;
 mod pipeline;
@@ -17,6 +18,7 @@ mod take;
 mod watcher;
 
 pub use command::{check_file, command};
+pub use last_states::LastStates;
 
 use crate::handler::check::Report;
 use anyhow::{Context as _, bail};
@@ -52,6 +54,8 @@ pub struct Options {
     pub known: BTreeMap<String, Known>,
     /// How long constructors and `init` of a build may take when it is checked.
     pub check_timeout: Duration,
+    /// What a new build of a module that has its state kept is tried with.
+    pub states: LastStates,
 }
 
 /// What a pipeline is told of a module that another one had.
