@@ -1,15 +1,19 @@
-//! Rebuilding while clients keep the server busy: nothing is lost, nothing is closed, and what is announced is true.
+//! Rebuilding while clients keep the server busy, and crashing now and then: nothing is lost, nothing is closed, and what is announced is true.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use tests::{Load, PATIENCE, Response, Server, Site, cc, children, repository};
 
 const CONNECTIONS: usize = 32;
 const CARGO_BUILDS: usize = 50;
 const CC_BUILDS: usize = 950;
+
+/// Right answers between two crashes.
+const ANSWERS_EACH: u64 = 2_000;
 
 /// The newest version of each module that has been announced: what a request that begins now must not fall below.
 #[derive(Default)]
@@ -25,7 +29,7 @@ impl Announced {
 }
 
 #[test]
-fn a_thousand_rebuilds_under_load_lose_nothing_and_each_line_is_true() {
+fn a_thousand_rebuilds_with_crashes_under_load_lose_nothing_and_each_line_is_true() {
     let site = Site::new();
     let ctime = CargoHandler::new(&site);
     ctime.build(0);
@@ -51,7 +55,20 @@ fn a_thousand_rebuilds_under_load_lose_nothing_and_each_line_is_true() {
     );
     load.flow(1000);
 
+    let (built, crashes) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut due = load.answered();
+            while !built.load(Ordering::SeqCst) {
+                if load.answered() < due {
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
+                }
+                assert_eq!(server.get("/in_place.so?crash").status, 500);
+                crashes.fetch_add(1, Ordering::SeqCst);
+                due = load.answered() + ANSWERS_EACH;
+            }
+        });
         scope.spawn(|| {
             for version in 1..=CARGO_BUILDS {
                 let mark = server.mark();
@@ -64,6 +81,8 @@ fn a_thousand_rebuilds_under_load_lose_nothing_and_each_line_is_true() {
                 }
             }
         });
+        // Also when something below panics: else the crashes would go on for ever.
+        let _end = End(&built);
         for version in 1..=CC_BUILDS {
             let mark = server.mark();
             overwrite(&site, version);
@@ -81,11 +100,22 @@ fn a_thousand_rebuilds_under_load_lose_nothing_and_each_line_is_true() {
 
     load.flow(1000);
     let report = load.finish();
-    println!("{} requests were answered meanwhile", report.answered);
+    let crashes = crashes.into_inner();
+    println!("{} requests were answered meanwhile, and {crashes} crashed", report.answered);
     report.assert_nothing_lost();
+    assert!(crashes > 10, "{crashes}");
     assert_ne!(worker(&server), first_worker, "so many generations need more than one worker");
     assert_eq!(server.get("/in_place.so").field("x-version"), Some(CC_BUILDS.to_string().as_str()));
     assert_eq!(server.get("/ctime.so").field("x-version"), Some(CARGO_BUILDS.to_string().as_str()));
+}
+
+/// Says when it is dropped that all is over.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Overwrites the C handler by something that must not serve, in one of several ways, and waits for the refusal.
@@ -126,6 +156,7 @@ fn source(version: usize) -> String {
     format!(
         r#"#include "host.h"
         HOST_EXPORT host_body *application(host_env *env, host_start_response *start_response) {{
+            if (env->get(env, HOST_STR("QUERY_STRING")).len == 5) __builtin_trap();
             host_header headers[] = {{{{HOST_STR("X-Version"), HOST_STR("{version}")}}}};
             start_response->call(start_response, HOST_STR("200 OK"), headers, 1, NULL);
             return env->bytes(env, HOST_STR("version {version}\n"));

@@ -250,7 +250,7 @@ fn a_build_that_hangs_when_it_is_about_to_serve_is_refused_and_everything_else_i
     });
     probe::build(&site, "probe", 2, &["-DSERVE=wait_ms(3600000)"]);
     let line = server.wait_for_log_since(mark, "kept probe generation 1", PATIENCE);
-    assert!(line.contains("its constructor or init did not finish when it was about to serve"), "{line}");
+    assert!(line.contains("init or restore did not finish when it was about to serve"), "{line}");
     load.flow(100);
     // The worker with the thread that hangs is replaced, so that the next build finds its way.
     let mark = server.mark();

@@ -1,6 +1,6 @@
 //! Memory of one request: `alloc` of the ABI and the strings that `get` gives, freed together when the request ends.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::{self, NonNull};
 
 /// The memory. Nothing in it has a destructor.
@@ -19,8 +19,9 @@ impl Arena {
         let size = size.max(1).checked_next_multiple_of(ALIGNMENT)?;
         if size > self.free {
             let layout = Layout::from_size_align(size.max(BLOCK_BYTES), ALIGNMENT).ok()?;
+            // SECURITY: a module gets it as it is, and what anybody had there before is not the module's business.
             // SAFETY: the layout's size is at least BLOCK_BYTES, not zero.
-            let block = NonNull::new(unsafe { alloc(layout) })?;
+            let block = NonNull::new(unsafe { alloc_zeroed(layout) })?;
             self.blocks.push((block, layout));
             self.free = layout.size();
         }
@@ -39,8 +40,8 @@ impl Arena {
         self.free_blocks_from(kept);
         self.free = kept * BLOCK_BYTES;
         if kept > 0 {
-            // SECURITY: `alloc` gives memory that is not initialised, maybe to another module: it must not find the
-            // strings of this request there.
+            // SECURITY: the next one to have it may be another module, which must not find the strings of this request
+            // there.
             // SAFETY: the block has been kept, and `used` is at most its size.
             unsafe { ptr::write_bytes(first.as_ptr(), 0, used) };
         }
@@ -119,6 +120,19 @@ mod tests {
             // SAFETY: so much of the block was written to, by the test and by `clear`.
             let used = unsafe { std::slice::from_raw_parts(block.as_ptr(), used) };
             assert!(used.iter().all(|byte| *byte == 0), "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn memory_that_others_had_before_is_empty() {
+        for size in [300, BLOCK_BYTES, 3 * BLOCK_BYTES] {
+            // Whatever the system's allocator gives again has been written to.
+            drop((0..64).map(|_| vec![0xaa_u8; size.max(BLOCK_BYTES)]).collect::<Vec<_>>());
+            let mut arena = Arena::default();
+            let at = arena.allocate(size).unwrap();
+            // SAFETY: the arena gave `size` bytes, and lives.
+            let given = unsafe { std::slice::from_raw_parts(at.as_ptr(), size) };
+            assert!(given.iter().all(|byte| *byte == 0), "{size}");
         }
     }
 

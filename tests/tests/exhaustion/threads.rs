@@ -11,7 +11,7 @@ use tests::{PATIENCE, eventually};
 const NOBODY: u32 = 64_791;
 
 /// Threads and processes of the server together.
-const TASKS_MAX: usize = 48;
+const TASKS_MAX: usize = 64;
 
 /// A server whose user may have so many threads and processes.
 fn limited(arguments: &[&str]) -> Fixture {
