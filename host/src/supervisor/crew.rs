@@ -8,7 +8,8 @@ pub(super) mod turnover;
 use super::listeners::Listener;
 use super::memory::{MemoryLimit, Share};
 use super::rollout::{Change, Kept, Modules};
-use super::states::{self, Seat, States};
+use super::states::{self, Place, Seat, States};
+use super::upgrade::ToHeir;
 use super::{Event, startup};
 use crate::config::Config;
 use crate::control::{self, Order};
@@ -54,7 +55,7 @@ pub(super) struct Crew {
     stranded: Vec<(HandoverState, Vec<OwnedFd>)>,
     turnover: Turnover,
     /// Who takes the connections of all, once there is another supervisor.
-    heir: Option<mpsc::Sender<(HandoverState, Vec<OwnedFd>)>>,
+    heir: Option<mpsc::Sender<(ToHeir, Vec<OwnedFd>)>>,
 }
 
 /// A worker process.
@@ -187,6 +188,11 @@ impl Crew {
     /// The seat of a worker.
     pub(super) fn seat(&mut self, id: WorkerId) -> Option<&mut Seat> {
         self.workers.get_mut(&id).map(|worker| &mut worker.seat)
+    }
+
+    /// The states that workers have, or wait for.
+    pub(super) fn held_states(&self) -> impl Iterator<Item = &Place> {
+        self.workers.values().flat_map(|worker| worker.seat.holds())
     }
 
     /// Gives those the states of modules who wait for them, where they are final.
@@ -373,7 +379,7 @@ impl Crew {
     pub(super) fn pass_on(&mut self, from: WorkerId, state: HandoverState, descriptors: Vec<OwnedFd>) {
         if let Some(heir) = &self.heir {
             // Its end is an event of its own.
-            _ = heir.send((state, descriptors));
+            _ = heir.send((ToHeir::Adopt(state), descriptors));
             return;
         }
         let in_phase = |phase| {

@@ -138,10 +138,11 @@ impl Supervisor {
         // Before there are other processes, which would be in the way of groups.
         let memory = MemoryLimit::new(config.limits.memory_bytes_max);
         let mut modules = Modules::default();
+        let mut states = States::default();
         if let Some(estate) = estate {
             modules.go_on_from(estate.generations);
+            states.expect(estate.states);
         }
-        let states = States::default();
         let builds = start_builds(&config, &runtime, modules.known(), states.last(), 0, sender.clone())
             .map_err(with(Exit::Failure))?;
         if let Err(error) = console::start(runtime.path(), sender.clone()) {
@@ -252,6 +253,7 @@ impl Supervisor {
                 self.crew.replace(worker, &self.modules);
             }
             self.give_up_late_heir();
+            self.bequeath_states();
             if !self.stopping {
                 self.crew.settle(&self.modules);
             }

@@ -11,10 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+/// Whose state: the number of a seat, and a module.
+pub(super) type Place = (usize, String);
+
 /// All that is kept, in sealed files in memory that only workers read.
 #[derive(Default)]
 pub(super) struct States {
-    kept: BTreeMap<(usize, String), Arc<OwnedFd>>,
+    kept: BTreeMap<Place, Arc<OwnedFd>>,
+    /// Those that somebody in another process may still change.
+    expected: BTreeSet<Place>,
     /// One of each module, for the checkers of new builds.
     last: LastStates,
 }
@@ -24,9 +29,9 @@ pub(super) struct States {
 pub(super) struct Seat {
     number: usize,
     /// Modules whose requests wait for a state.
-    awaits: BTreeSet<String>,
+    awaits: BTreeSet<Place>,
     /// Modules whose state it has, and will hand on.
-    has: BTreeSet<String>,
+    has: BTreeSet<Place>,
 }
 
 impl States {
@@ -48,12 +53,35 @@ impl States {
         }
     }
 
-    /// What is kept for a seat.
+    /// What is kept there.
     ///
     /// # Errors
     /// There are no more descriptors.
-    fn of(&self, seat: usize, module: &str) -> std::io::Result<Option<OwnedFd>> {
-        self.kept.get(&(seat, module.to_owned())).map(|kept| kept.try_clone()).transpose()
+    pub(super) fn of(&self, place: &Place) -> std::io::Result<Option<OwnedFd>> {
+        self.kept.get(place).map(|kept| kept.try_clone()).transpose()
+    }
+
+    /// Where something is kept.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.kept.keys()
+    }
+
+    /// These will come from another process: until then nobody gets them.
+    pub(super) fn expect(&mut self, places: BTreeSet<Place>) {
+        self.expected = places;
+    }
+
+    /// One of them has come. `is_final`: it will not come again.
+    pub(super) fn inherit(&mut self, place: Place, saved: Option<OwnedFd>, is_final: bool) {
+        if is_final {
+            self.expected.remove(&place);
+        }
+        self.note(place.0, &place.1, 0, State::Saved, saved);
+    }
+
+    /// What has not come will not come.
+    pub(super) fn inherit_nothing_more(&mut self) {
+        self.expected.clear();
     }
 }
 
@@ -76,13 +104,19 @@ impl Seat {
 
     /// A build of a module that has its state kept is loaded by the worker.
     pub(super) fn await_state(&mut self, module: &str) {
-        self.awaits.insert(module.to_owned());
+        self.awaits.insert((self.number, module.to_owned()));
+    }
+
+    /// The states that the worker has, or waits for.
+    pub(super) fn holds(&self) -> impl Iterator<Item = &Place> {
+        self.awaits.iter().chain(&self.has)
     }
 
     /// The worker does not call the module any more.
     pub(super) fn settled(&mut self, module: &str) {
-        self.awaits.remove(module);
-        self.has.remove(module);
+        let place = (self.number, module.to_owned());
+        self.awaits.remove(&place);
+        self.has.remove(&place);
     }
 }
 
@@ -92,19 +126,18 @@ pub(super) fn hand_over<'a>(
     states: &States,
     mut give: impl FnMut(WorkerId, String, Option<OwnedFd>),
 ) {
-    let mut held: BTreeSet<(usize, String)> = BTreeSet::new();
+    let mut held = states.expected.clone();
     for (id, seat) in workers {
-        let number = seat.number;
-        let free = |module: &String| !held.contains(&(number, module.clone()));
-        for module in seat.awaits.extract_if(.., |module| free(module)).collect::<Vec<_>>() {
-            let state = states.of(number, &module).unwrap_or_else(|error| {
-                tracing::error!("{module} begins anew: its state cannot be passed on: {error}");
+        let free = |place: &Place| !held.contains(place);
+        for place in seat.awaits.extract_if(.., |place| free(place)).collect::<Vec<_>>() {
+            let state = states.of(&place).unwrap_or_else(|error| {
+                tracing::error!("{} begins anew: its state cannot be passed on: {error}", place.1);
                 None
             });
-            seat.has.insert(module.clone());
-            give(id, module, state);
+            give(id, place.1.clone(), state);
+            seat.has.insert(place);
         }
-        held.extend(seat.has.iter().map(|module| (number, module.clone())));
+        held.extend(seat.has.iter().cloned());
     }
 }
 
@@ -160,6 +193,20 @@ mod tests {
         assert_eq!(given(&mut workers, &states), []);
         workers[0].settled("m");
         assert_eq!(given(&mut workers, &states), [(3, None)]);
+    }
+
+    #[test]
+    fn what_another_process_may_still_change_is_waited_for() {
+        let mut states = States::default();
+        states.expect([(0, "m".to_owned()), (1, "m".to_owned())].into());
+        let mut workers = [seat(0), seat(1), seat(2)];
+        assert_eq!(given(&mut workers, &states), [(3, None)], "nobody else has had that seat");
+        states.inherit((0, "m".to_owned()), Some(memory_file(b"early").unwrap()), false);
+        assert_eq!(given(&mut workers, &states), []);
+        states.inherit((0, "m".to_owned()), Some(memory_file(b"last").unwrap()), true);
+        assert_eq!(given(&mut workers, &states), [(1, Some("last".to_owned()))]);
+        states.inherit_nothing_more();
+        assert_eq!(given(&mut workers, &states), [(2, None)]);
     }
 
     #[test]

@@ -67,6 +67,24 @@ fn a_count_survives_the_replacement_of_its_worker_under_load() {
 }
 
 #[test]
+fn a_count_survives_upgrades_under_load() {
+    let site = Site::new();
+    build(&site, 1, &[]);
+    let mut server = site.start(&["--threads", "2"]);
+    let load = count_without_pause(&server);
+    load.flow(50);
+    for _ in 0..4 {
+        server.upgrade();
+        load.flow(50);
+    }
+    server.wait_for_former();
+    let report = load.finish();
+    let answered = report.answered;
+    report.assert_nothing_lost();
+    assert_eq!(look(&server), answered);
+}
+
+#[test]
 fn a_count_survives_the_crash_of_another_module_under_load() {
     let site = Site::new();
     build(&site, 1, &[]);

@@ -233,3 +233,24 @@ fn a_check_says_what_is_kept_and_refuses_half_of_it() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!output.status.success() && text.contains("give it both, or neither"), "{text}");
 }
+
+/// A request that does not end keeps its state from being final; then its supervisor dies.
+#[test]
+fn what_was_kept_last_is_there_after_an_upgrade_that_was_cut_short() {
+    let site = Site::new();
+    let gate = site.path("gate");
+    build(&site, 1, &[&kept_flag(&site), &format!("-DGATE=\"{}\"", gate.display())]);
+    let mut server = site.start(&["--threads", "2"]);
+    count(&server, 7);
+    wait_until_kept(&site, &server, 7);
+    let mut slow = server.connect();
+    slow.send(b"GET /counting.so/hold HTTP/1.1\r\nHost: a\r\n\r\n").expect("it is open");
+    eventually("the request is under way", PATIENCE, || site.path("gate.in").exists().then_some(()));
+    let old = server.id();
+    server.upgrade();
+    eventually("the state has come along", PATIENCE, || {
+        kept_files(&server).contains(&"count 7".to_owned()).then_some(())
+    });
+    kill_process(Pid::from_raw(old as i32).expect("a process"), Signal::KILL).expect("it is ours");
+    assert_eq!(look(&server), 7);
+}

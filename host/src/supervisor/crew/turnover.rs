@@ -3,9 +3,9 @@
 use super::{Crew, Phase, Worker, WorkerId};
 use crate::config::Config;
 use crate::control::Order;
-use crate::server::HandoverState;
 use crate::supervisor::listeners::{self, Listener};
 use crate::supervisor::rollout::Modules;
+use crate::supervisor::upgrade::ToHeir;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -75,16 +75,12 @@ impl Crew {
 
     /// Leaves everything to another supervisor: new connections at once, those that are open as soon as nothing of them is
     /// under way. Workers that do not get done are ended.
-    pub(in crate::supervisor) fn hand_over(
-        &mut self,
-        to: mpsc::Sender<(HandoverState, Vec<OwnedFd>)>,
-        patience: Duration,
-    ) {
+    pub(in crate::supervisor) fn hand_over(&mut self, to: mpsc::Sender<(ToHeir, Vec<OwnedFd>)>, patience: Duration) {
         self.vacancies.clear();
         self.close_listeners();
         for (state, descriptors) in self.stranded.drain(..) {
             // Its end is an event of its own.
-            _ = to.send((state, descriptors));
+            _ = to.send((ToHeir::Adopt(state), descriptors));
         }
         self.heir = Some(to);
         for worker in self.workers.values_mut() {
@@ -93,6 +89,14 @@ impl Crew {
                 Phase::Opening | Phase::Serving => worker.drain(patience),
                 Phase::Draining { .. } | Phase::Stopping | Phase::Leaving => {}
             }
+        }
+    }
+
+    /// Tells the supervisor that everything is left to.
+    pub(in crate::supervisor) fn tell_heir(&self, message: ToHeir, descriptors: Vec<OwnedFd>) {
+        if let Some(heir) = &self.heir {
+            // Its end is an event of its own.
+            _ = heir.send((message, descriptors));
         }
     }
 

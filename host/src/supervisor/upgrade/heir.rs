@@ -2,16 +2,16 @@
 
 use super::{FromHeir, PROTOCOL, ToHeir, VARIABLE};
 use crate::control;
-use crate::server::HandoverState;
 use crate::supervisor::listeners::Listener;
 use crate::supervisor::startup::describe_end;
+use crate::supervisor::states::Place;
 use crate::supervisor::{Event, Supervisor};
 use crate::sys::channel::{Channel, DESCRIPTORS_MAX};
 use crate::sys::manager;
 use crate::sys::process::Child;
 use anyhow::{Context, ensure};
 use rustix::process::Signal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -27,6 +27,8 @@ pub(in crate::supervisor) struct Heir {
     /// When it is ended if it has not come further.
     deadline: Option<Instant>,
     is_compatible: bool,
+    /// The states that it waits for.
+    states: BTreeSet<Place>,
     /// It has been told to stop after it had taken over.
     is_stopping: bool,
     /// Why it is not wanted any more.
@@ -49,6 +51,7 @@ impl Heir {
         program: &Path,
         listeners: impl Iterator<Item = &'a Listener>,
         generations: BTreeMap<String, u64>,
+        states: BTreeSet<Place>,
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Heir> {
         let (ours, theirs) = Channel::pair().context("cannot open a channel")?;
@@ -59,7 +62,7 @@ impl Heir {
             sockets.push(listener.socket.try_clone()?);
         }
         ensure!(sockets.len() <= DESCRIPTORS_MAX, "more than {DESCRIPTORS_MAX} listeners cannot be passed on");
-        let hello = ToHeir::Hello { protocol: PROTOCOL, listeners: binds, generations };
+        let hello = ToHeir::Hello { protocol: PROTOCOL, listeners: binds, generations, states: states.clone() };
         control::send(&ours, &hello, &sockets)?;
         let mut arguments = std::env::args_os();
         let mut command = Command::new(program);
@@ -91,6 +94,7 @@ impl Heir {
             phase: Phase::Silent,
             deadline: Some(Instant::now() + HELLO_TIMEOUT),
             is_compatible: true,
+            states,
             is_stopping: false,
             given_up: None,
             passed: None,
@@ -130,16 +134,16 @@ impl Heir {
         self.process.signal(signal);
     }
 
-    /// Gives it the connections that come through the sender. They go by a thread of their own, since the channel may be
+    /// Gives it the messages that come through the sender. They go by a thread of their own, since the channel may be
     /// full.
-    fn take_connections(&mut self) -> anyhow::Result<mpsc::Sender<(HandoverState, Vec<OwnedFd>)>> {
-        let (sender, connections) = mpsc::channel::<(HandoverState, Vec<OwnedFd>)>();
+    fn take_messages(&mut self) -> anyhow::Result<mpsc::Sender<(ToHeir, Vec<OwnedFd>)>> {
+        let (sender, messages) = mpsc::channel::<(ToHeir, Vec<OwnedFd>)>();
         let (done, passed) = mpsc::channel();
         let channel = self.channel.try_clone()?;
         let send = move || {
-            for (state, descriptors) in connections {
+            for (message, descriptors) in messages {
                 // Its end is an event of its own.
-                _ = control::send(&channel, &ToHeir::Adopt(state), &descriptors);
+                _ = control::send(&channel, &message, &descriptors);
             }
             drop(done);
         };
@@ -176,7 +180,8 @@ impl Supervisor {
         // The heir reads the configuration itself. If nothing comes of it, the reload begins anew.
         self.reload_due |= self.abandon_reload();
         let (listeners, generations) = (self.crew.listeners(), self.modules.generations().clone());
-        match Heir::start(&self.program, listeners, generations, self.sender.clone()) {
+        let states = self.crew.held_states().chain(self.states.places()).cloned().collect();
+        match Heir::start(&self.program, listeners, generations, states, self.sender.clone()) {
             Ok(heir) => {
                 tracing::info!("upgrading: process {} starts {}", heir.process.id(), self.program.display());
                 self.heir = Some(heir);
@@ -192,8 +197,11 @@ impl Supervisor {
     pub(in crate::supervisor) fn on_heir(&mut self, word: FromHeir) {
         let Some(heir) = self.heir.as_mut().filter(|heir| heir.given_up.is_none()) else { return };
         match word {
-            FromHeir::Hello { protocol } if heir.phase == Phase::Silent => {
+            FromHeir::Hello { protocol, takes_states } if heir.phase == Phase::Silent => {
                 heir.is_compatible = protocol == PROTOCOL;
+                if !takes_states {
+                    heir.states.clear();
+                }
                 heir.phase = Phase::Starting;
                 heir.deadline = Some(Instant::now() + START_TIMEOUT);
             }
@@ -225,16 +233,41 @@ impl Supervisor {
         // Its end is an event of its own.
         _ = control::send(&heir.channel, &ToHeir::TakeOver, &[]);
         if heir.is_compatible {
-            match heir.take_connections() {
+            match heir.take_messages() {
                 Ok(sender) => {
                     tracing::info!("upgraded: process {id} serves; passing the connections on to it");
-                    return self.crew.hand_over(sender, patience);
+                    self.crew.hand_over(sender, patience);
+                    // Should this process die before they are final, these are something.
+                    return self.bequeath(|_| true, false);
                 }
                 Err(error) => tracing::error!("cannot pass connections on: {error:#}"),
             }
         }
         tracing::warn!("upgraded: process {id} serves, but takes no connections from this version; closing them");
         self.crew.stop(patience);
+    }
+
+    /// Passes on the states that nobody here will change any more. To be called after each event.
+    pub(in crate::supervisor) fn bequeath_states(&mut self) {
+        if self.heir.as_ref().is_some_and(|heir| heir.serves() && !heir.states.is_empty()) {
+            let held: BTreeSet<_> = self.crew.held_states().cloned().collect();
+            self.bequeath(|place| !held.contains(place), true);
+        }
+    }
+
+    fn bequeath(&mut self, is_due: impl Fn(&Place) -> bool, is_final: bool) {
+        let Some(heir) = &mut self.heir else { return };
+        let due: Vec<_> = heir.states.iter().filter(|place| is_due(place)).cloned().collect();
+        for of in due {
+            let state = self.states.of(&of).unwrap_or_else(|error| {
+                tracing::error!("the state of {} cannot be passed on: {error}", of.1);
+                None
+            });
+            if is_final {
+                heir.states.remove(&of);
+            }
+            self.crew.tell_heir(ToHeir::State { of, is_final }, state.into_iter().collect());
+        }
     }
 
     /// The heir has ended.

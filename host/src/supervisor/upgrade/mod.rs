@@ -16,8 +16,9 @@ pub(super) use predecessor::Predecessor;
 
 use crate::config::Bind;
 use crate::server::HandoverState;
+use crate::supervisor::states::Place;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of [`ToHeir::Adopt`], which says how a connection travels: a change of [`HandoverState`], or of what goes
 /// with it, is a new one. Between two versions no connection is passed on. All else in these messages only grows.
@@ -38,11 +39,21 @@ pub(crate) enum ToHeir {
         listeners: Vec<Bind>,
         /// The last number of each module's builds.
         generations: BTreeMap<String, u64>,
+        /// The states that [`ToHeir::State`] will bring.
+        #[serde(default)]
+        states: BTreeSet<Place>,
     },
     /// The answer to [`FromHeir::Serving`]: the files of Unix sockets are the heir's now.
     TakeOver,
     /// A connection, with its descriptors.
     Adopt(HandoverState),
+    /// What is kept of a module's state, with its descriptor, if anything is.
+    State {
+        /// Whose it is.
+        of: Place,
+        /// Nobody will change it any more.
+        is_final: bool,
+    },
 }
 
 /// What an heir tells its predecessor.
@@ -52,6 +63,9 @@ pub(crate) enum FromHeir {
     Hello {
         /// The heir's [`PROTOCOL`].
         protocol: u32,
+        /// It knows [`ToHeir::State`].
+        #[serde(default)]
+        takes_states: bool,
     },
     /// All workers serve.
     Serving,

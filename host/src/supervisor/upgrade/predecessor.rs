@@ -5,11 +5,12 @@ use crate::config::Bind;
 use crate::control;
 use crate::supervisor::crew::turnover::NOBODY;
 use crate::supervisor::listeners::{self, Listener, When};
+use crate::supervisor::states::Place;
 use crate::supervisor::{Event, Supervisor};
 use crate::sys::channel::Channel;
 use crate::sys::{manager, process};
 use anyhow::{Context, ensure};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::thread;
@@ -27,6 +28,8 @@ pub(in crate::supervisor) struct Estate {
     listeners: Vec<Listener>,
     /// The last number of each module's builds.
     pub(in crate::supervisor) generations: BTreeMap<String, u64>,
+    /// States that will come.
+    pub(in crate::supervisor) states: BTreeSet<Place>,
 }
 
 impl Predecessor {
@@ -40,7 +43,7 @@ impl Predecessor {
         let Some(id) = said.filter(|id| process::parent() == Some(*id)) else { return Ok(None) };
         let channel = Channel::from_fd(process::take_stdin().context("standard input is no channel")?);
         let greeting = control::receive(&channel)?.context("the process that is to be taken over from is gone")?;
-        let (ToHeir::Hello { protocol, listeners, generations }, sockets) = greeting else {
+        let (ToHeir::Hello { protocol, listeners, generations, states }, sockets) = greeting else {
             anyhow::bail!("the process that is to be taken over from did not begin with Hello");
         };
         ensure!(listeners.len() == sockets.len(), "{} listeners came with {} sockets", listeners.len(), sockets.len());
@@ -49,8 +52,10 @@ impl Predecessor {
         );
         let borrowed = |(bind, socket)| Listener::borrowed(bind, socket);
         let listeners = listeners.into_iter().zip(sockets).map(borrowed).collect::<anyhow::Result<_>>()?;
-        control::send(&channel, &FromHeir::Hello { protocol: PROTOCOL }, &[])?;
-        Ok(Some((Predecessor { id, channel, has_left: false }, Estate { listeners, generations })))
+        control::send(&channel, &FromHeir::Hello { protocol: PROTOCOL, takes_states: true }, &[])?;
+        // Between two versions nothing is passed on, and nothing is to be waited for.
+        let states = if protocol == PROTOCOL { states } else { BTreeSet::new() };
+        Ok(Some((Predecessor { id, channel, has_left: false }, Estate { listeners, generations, states })))
     }
 
     /// Starts to receive what it passes on.
@@ -107,6 +112,7 @@ impl Supervisor {
         match message {
             ToHeir::TakeOver => self.own_estate(),
             ToHeir::Adopt(state) => self.crew.pass_on(NOBODY, state, descriptors),
+            ToHeir::State { of, is_final } => self.states.inherit(of, descriptors.into_iter().next(), is_final),
             ToHeir::Hello { .. } => tracing::debug!("a second Hello"),
         }
     }
@@ -114,6 +120,7 @@ impl Supervisor {
     /// The predecessor is gone, with or without having left everything to us: there is nobody else.
     pub(in crate::supervisor) fn on_predecessor_end(&mut self) {
         self.own_estate();
+        self.states.inherit_nothing_more();
         self.predecessor = None;
     }
 
