@@ -27,11 +27,15 @@ struct Arguments {
 
 fn main() {
     let Arguments { crashes, offenders, innocents, kinds } = Arguments::parse();
-    let kinds = if kinds.is_empty() { CRASHES.map(str::to_owned).to_vec() } else { kinds };
+    let mut kinds = if kinds.is_empty() { CRASHES.map(str::to_owned).to_vec() } else { kinds };
+    // For comparison.
+    kinds.insert(0, NOTHING.to_owned());
     let trial = Trial::start(&[]);
-    // The first replacement opens what the supervisor keeps, and allocates what it keeps.
     let address = trial.server.address();
+    // The first replacements open what the supervisor keeps, and allocate it. Among good calls: else the build is refused.
+    let load = trial.innocents(innocents);
     (0..20).for_each(|_| offend(address, "segv"));
+    _ = load.finish();
     let before = settled(&trial);
     println!("{crashes} crashes of each kind by {offenders} clients, beside {innocents} connections without a fault");
     println!("before: {before}");
@@ -46,7 +50,13 @@ fn main() {
                 offend(address, kind);
             }
         };
-        std::thread::scope(|scope| (0..offenders).for_each(|_| drop(scope.spawn(offender))));
+        let crashes = if kind == NOTHING {
+            std::thread::sleep(CALM);
+            0
+        } else {
+            std::thread::scope(|scope| (0..offenders).for_each(|_| drop(scope.spawn(offender))));
+            crashes
+        };
         let wall = start.elapsed();
         let outcome = load.finish();
         let ms = |part: f64| number(outcome.latencies.quantile(part).as_secs_f64() * 1e3, 2);
@@ -78,6 +88,12 @@ fn settled(trial: &Trial) -> Vitals {
         std::thread::sleep(Duration::from_millis(100));
     }
 }
+
+/// No kind of crash.
+const NOTHING: &str = "(none)";
+
+/// How long nothing happens.
+const CALM: Duration = Duration::from_secs(5);
 
 /// A replaced worker is gone within `--timeout-stop`.
 const SETTLING: Duration = Duration::from_secs(40);
