@@ -271,7 +271,8 @@ impl Engine {
     fn watch(self: &Arc<Self>) {
         let mut overdue = Overdue::new(&self.shared.settings.config.timeouts);
         let mut seen = vec![Seen::default(); self.loops.len()];
-        let mut quiet = 0;
+        let (mut quiet, mut ticks) = (0, 0u32);
+        let mut due = None;
         (self.shared.settings.notice)(Notice::Busy);
         loop {
             Sleeper::nap(TICK);
@@ -287,9 +288,13 @@ impl Engine {
                 }
                 *seen = Seen { word, call };
             }
-            let due = overdue.look(self.slots(), |slot| {
-                (self.shared.settings.notice)(Notice::Crashed(Incident::of_stuck(slot), None));
-            });
+            ticks = ticks.wrapping_add(1);
+            // A thread that was needed once has a slot for ever: looking at all of them is not for each tick.
+            if ticks % LOOK_TICKS == 0 || due.is_some_and(|due| due <= Instant::now()) {
+                due = overdue.look(self.slots(), |slot| {
+                    (self.shared.settings.notice)(Notice::Crashed(Incident::of_stuck(slot), None));
+                });
+            }
             if self.followers.idle() < self.ready_min && self.beside.load(Ordering::Relaxed) < self.beside_max {
                 self.reinforce(None);
             }
@@ -391,6 +396,9 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// The monitor parks after so many ticks without a call.
 const QUIET_TICKS: u32 = 8;
+
+/// It looks for calls that take too long each so many ticks, and when a limit is reached.
+const LOOK_TICKS: u32 = 4;
 
 /// A follower of whom there are enough ends after this.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// A thread's entry. Only that thread writes to it, but for [`overdue`](Self::overdue).
+/// A thread's entry. Only that thread writes to it, but for the mark of [`Slot::condemn`].
 #[repr(C, align(64))]
 pub struct Slot {
     /// `sequence << 2 | WAITS | CALLS`.
