@@ -77,7 +77,8 @@ fn every_setting_takes_effect_and_no_connection_is_closed() {
         ["application", "env", "limit-body", "mount", "server-header", "threads", "timeout-body"].into(),
         "{line}"
     );
-    assert!(workers(&server).iter().all(|worker| !before.contains(worker)) || children(server.id()).len() > 1);
+    // The old one may still have connections to pass on.
+    assert!(workers(&server).iter().any(|worker| !before.contains(worker)), "it was replaced");
     let response = client.get("/greeting.so").expect("an answer");
     assert_eq!((response.text(), response.field("Server")), ("hello", Some("another")));
     assert_eq!(client.get("/mounted/x").expect("an answer").text(), "other");
