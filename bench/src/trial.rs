@@ -49,10 +49,10 @@ const ANSWERS: [&str; 2] = ["Hello, World!\n", "answered\n"];
 
 /// The server and its files.
 pub struct Trial {
+    /// The server: before its files, which are removed when the server has been ended.
+    pub server: Server,
     /// Files and handlers.
     pub site: Site,
-    /// The server.
-    pub server: Server,
 }
 
 /// Clients who count everything that goes wrong, and note how long each answer takes.

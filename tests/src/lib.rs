@@ -33,12 +33,38 @@ pub fn repository() -> PathBuf {
 /// # Panics
 /// With `what` if there is none within `deadline`.
 pub fn eventually<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
+    let mut wait = Wait::new(deadline);
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
+        assert!(!wait.left().is_zero(), "not within {deadline:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// A wait that has an end. A machine that stands still for a while, as virtual ones do, goes on with all of its clocks ahead:
+/// whoever is waited for has had none of that time.
+#[derive(Debug)]
+pub struct Wait {
+    left: Duration,
+    last: Instant,
+}
+
+impl Wait {
+    /// For so long, from now on.
+    pub fn new(patience: Duration) -> Wait {
+        Wait { left: patience, last: Instant::now() }
+    }
+
+    /// What is left of it. To be asked at least every tenth of a second: what has passed beyond that does not count.
+    pub fn left(&mut self) -> Duration {
+        let now = Instant::now();
+        self.left = self.left.saturating_sub((now - self.last).min(Self::STEP));
+        self.last = now;
+        self.left
+    }
+
+    /// Nobody may sleep longer between two looks.
+    pub const STEP: Duration = Duration::from_millis(100);
 }

@@ -1,7 +1,7 @@
 //! Processes as /proc shows them (proc(5)).
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A process that existed when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +34,16 @@ pub fn find(id: u32) -> Option<Process> {
     look(id).map(|(process, _)| process)
 }
 
-/// The processes whose current folder this is; none of them is a zombie.
+/// The processes whose current folder this is, or was before it was removed; none of them is a zombie.
 ///
 /// # Panics
 /// /proc is not there.
 pub fn in_folder(folder: &Path) -> Vec<u32> {
     let all = fs::read_dir("/proc").expect("/proc is mounted");
     let ids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    ids.filter(|id: &u32| fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|cwd| cwd == folder)).collect()
+    let removed = PathBuf::from(format!("{} (deleted)", folder.display()));
+    let is_there = |cwd: PathBuf| cwd == folder || cwd == removed;
+    ids.filter(|id: &u32| fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(is_there)).collect()
 }
 
 /// How many descriptors process `id` has open; none if it is gone.

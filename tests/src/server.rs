@@ -3,7 +3,7 @@
 mod upgrade;
 
 use crate::client::{self, Client, Response};
-use crate::{PATIENCE, compile, eventually};
+use crate::{PATIENCE, Wait, compile, eventually};
 use rustix::process::{Pid, Signal};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use upgrade::{number, reaped};
 
 /// Names another `host` to test than the one of this build.
@@ -312,12 +312,12 @@ fn pid(child: &Child) -> Pid {
 }
 
 fn wait(child: &mut Child, deadline: Duration) -> Option<ExitStatus> {
-    let start = Instant::now();
+    let mut wait = Wait::new(deadline);
     loop {
         if let Some(status) = child.try_wait().expect("our own child") {
             return Some(status);
         }
-        if start.elapsed() > deadline {
+        if wait.left().is_zero() {
             return None;
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -370,13 +370,13 @@ impl Log {
     }
 
     fn wait_for(&self, mark: usize, substring: &str, deadline: Duration) -> String {
-        let start = Instant::now();
+        let mut wait = Wait::new(deadline);
         let mut state = self.state();
         loop {
             if let Some(line) = state.lines.iter().skip(mark).find(|line| line.contains(substring)) {
                 return line.clone();
             }
-            let left = deadline.saturating_sub(start.elapsed());
+            let left = wait.left();
             let reason = match state.ended {
                 true => "the server ended",
                 false => "not in time",
@@ -387,7 +387,7 @@ impl Log {
                 drop(state);
                 panic!("{reason}, and no {substring:?} in its log:\n{text}");
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, left.min(Wait::STEP)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
