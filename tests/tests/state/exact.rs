@@ -60,10 +60,7 @@ fn a_count_survives_the_replacement_of_its_worker_under_load() {
         replaced(&server, &old, 1);
         load.flow(50);
     }
-    let report = load.finish();
-    let answered = report.answered;
-    report.assert_nothing_lost();
-    assert_eq!(look(&server), answered);
+    assert_exact(&server, load);
 }
 
 #[test]
@@ -78,10 +75,7 @@ fn a_count_survives_upgrades_under_load() {
         load.flow(50);
     }
     server.wait_for_former();
-    let report = load.finish();
-    let answered = report.answered;
-    report.assert_nothing_lost();
-    assert_eq!(look(&server), answered);
+    assert_exact(&server, load);
 }
 
 #[test]
@@ -98,10 +92,7 @@ fn a_count_survives_the_crash_of_another_module_under_load() {
         replaced(&server, &old, 1);
         load.flow(50);
     }
-    let report = load.finish();
-    let answered = report.answered;
-    report.assert_nothing_lost();
-    assert_eq!(look(&server), answered);
+    assert_exact(&server, load);
 }
 
 /// Each worker counts its own calls, and hands its own count on.

@@ -53,6 +53,14 @@ fn count(server: &Server, times: usize) {
     (0..times).for_each(|_| assert_eq!(client.get("/counting.so").expect("an answer").status, 200));
 }
 
+/// Ends the load: nothing was lost, and the count is the number of its answers.
+#[track_caller]
+fn assert_exact(server: &Server, load: Load) {
+    let report = load.finish();
+    report.assert_nothing_lost();
+    assert_eq!(look(server), report.answered);
+}
+
 fn workers(server: &Server) -> Vec<u32> {
     let workers = children(server.id()).into_iter().filter(|child| child.command == "host: worker");
     workers.map(|worker| worker.id).collect()
