@@ -304,7 +304,8 @@ fn unsafe_rooms(files: &[Source]) -> Vec<String> {
 
 fn sizes(files: &[Source], long: &[(&str, &str)]) -> Vec<String> {
     let mut breaches = Vec::new();
-    for file in files.iter().filter(|file| file.path != "Cargo.lock" && !file.path.starts_with("LICENSE")) {
+    let is_written = |file: &&Source| !file.path.ends_with("Cargo.lock") && !file.path.starts_with("LICENSE");
+    for file in files.iter().filter(is_written) {
         let lines = file.text.lines().count();
         let listed = long.iter().any(|(path, _)| *path == file.path);
         let max = LINES_MAX;

@@ -55,6 +55,10 @@ impl Path {
             self.bytes.extend_from_slice(raw);
             return Ok(());
         }
+        // No target has one, but this type promises it to whoever opens files by it.
+        if raw.contains(&0) {
+            return Err(Reject::bad_request("the path must not have a NUL"));
+        }
         let Some(raw) = raw.strip_prefix(b"/") else {
             return Err(Reject::bad_request("the path must begin with a slash"));
         };
@@ -84,13 +88,13 @@ impl Path {
     }
 }
 
-/// Whether `raw` is what it means: it begins with a slash, nothing in it is encoded, and no segment begins with a dot.
+/// Whether `raw` is what it means: it begins with a slash, nothing in it is encoded or a NUL, and no segment begins with a dot.
 fn is_resolved(raw: &[u8]) -> bool {
     let mut before = 0;
     raw.first() == Some(&b'/')
         && raw.iter().all(|&byte| {
             let begins_segment = std::mem::replace(&mut before, byte) == b'/';
-            !(byte == b'%' || byte == b'.' && begins_segment)
+            !(matches!(byte, b'%' | 0) || byte == b'.' && begins_segment)
         })
 }
 
