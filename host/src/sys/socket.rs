@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,6 +68,7 @@ pub fn listen(bind: &Bind) -> anyhow::Result<OwnedFd> {
             }
             // Accepted sockets inherit it: a chunk of a stream leaves at once, and no call per connection is needed.
             sockopt::set_tcp_nodelay(&socket, true)?;
+            bound_unsent(socket.as_fd());
             net::bind(&socket, address).map_err(|error| match error {
                 Errno::ADDRINUSE => anyhow!("{address} is in use by another process; choose another with --bind"),
                 Errno::ACCESS => {
@@ -107,6 +108,7 @@ pub fn listen(bind: &Bind) -> anyhow::Result<OwnedFd> {
             // SAFETY: under it is a listening socket, and the caller has opened none of those yet, so nobody owns it.
             drop(unsafe { OwnedFd::from_raw_fd(*number) });
             rustix::io::ioctl_fionbio(&socket, true)?;
+            bound_unsent(socket.as_fd());
             return Ok(socket);
         }
     };
@@ -114,6 +116,25 @@ pub fn listen(bind: &Bind) -> anyhow::Result<OwnedFd> {
     net::listen(&socket, BACKLOG)
         .map_err(|error| anyhow!("cannot listen on {bind}: {error}; choose another with --bind"))?;
     Ok(socket)
+}
+
+/// Bounds what the kernel takes of us beyond what is on its way to the client, for all sockets that a listener accepts.
+///
+/// Without it the kernel keeps up to some megabytes for each client who reads slowly, and some thousands of these take all the
+/// memory that it has for TCP, so that nobody else can connect. What is on its way is bounded by what the client's window
+/// lets through. Kernels that cannot do without.
+fn bound_unsent(listener: BorrowedFd<'_>) {
+    let bytes = UNSENT_BYTES_MAX;
+    // SAFETY: the descriptor is open, and the option takes one int, of which the pointer is valid for the call.
+    let _ = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
 }
 
 /// The file of a Unix socket. If it is ours, dropping this removes it, unless another server's has taken its place.
@@ -323,6 +344,9 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
 
 /// The queue of connections that nobody has accepted yet; the kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+
+/// What may wait in the kernel for its turn to be sent, for each connection. Enough for a fast client until the next event.
+const UNSENT_BYTES_MAX: libc::c_int = 128 * 1024;
 
 #[cfg(test)]
 mod tests {
