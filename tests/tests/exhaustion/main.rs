@@ -6,6 +6,7 @@ mod descriptors;
 mod half_open;
 mod memory;
 mod signals;
+mod slow_readers;
 mod threads;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
