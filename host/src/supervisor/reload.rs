@@ -190,6 +190,8 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
             _ => changed.push(option(name)),
         }
     }
+    // A token may be another one in another file.
+    changed.dedup();
     changed
 }
 
@@ -199,6 +201,8 @@ fn option(field: &str) -> String {
         "root" => "application".to_owned(),
         "mounts" => "mount".to_owned(),
         "reload" => "no-reload".to_owned(),
+        "uploads" => "upload".to_owned(),
+        "upload_token" => "upload-token-file".to_owned(),
         _ => field.trim_end_matches("_max").trim_end_matches("_bytes").replace('_', "-"),
     }
 }
