@@ -52,6 +52,8 @@ pub enum Body {
     },
     /// Content that is made chunk by chunk.
     Stream(Box<dyn Stream>),
+    /// Content that the server itself makes, bit by bit.
+    Made(Box<dyn Maker>),
     /// The content has been written already, through the [`Wire`].
     Written,
     /// The content cannot be completed: the connection must be aborted, so that the client can tell.
@@ -82,7 +84,14 @@ pub trait Stream: Send {
     fn close(self: Box<Self>);
 }
 
-/// What a [`Stream`] answers.
+/// Content that the server itself makes, bit by bit and between other work: without a thread, a call or a wait of its own.
+/// When nobody needs more of it, it is dropped.
+pub trait Maker: Send {
+    /// Works for a while, a millisecond at most, and gives what has come of it: 64 KiB at most, perhaps nothing yet.
+    fn make(&mut self) -> Chunk<'_>;
+}
+
+/// What a [`Stream`] or a [`Maker`] answers.
 #[derive(Debug)]
 pub enum Chunk<'a> {
     /// Some content; may be empty.
@@ -175,6 +184,7 @@ impl fmt::Debug for Body {
             Body::Shared(bytes) => write!(f, "Shared({:?})", String::from_utf8_lossy(bytes)),
             Body::File { file, offset, length } => write!(f, "File({file:?}, {offset}+{length})"),
             Body::Stream(_) => f.write_str("Stream"),
+            Body::Made(_) => f.write_str("Made"),
             Body::Written => f.write_str("Written"),
             Body::Failed => f.write_str("Failed"),
         }

@@ -244,6 +244,10 @@ impl EventLoop {
             Step::Yield => {
                 // Whatever it waited for before has come.
                 connection.line.patience.renew();
+                if connection.space.output.is_made() {
+                    // There is much more to make: others come in between.
+                    self.turns_left = 0;
+                }
                 slot.occupant = Occupant::Working(connection);
                 self.queue(id);
             }

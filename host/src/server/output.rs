@@ -1,9 +1,9 @@
 //! What a connection has to send: bytes that were put together, then perhaps content that lies elsewhere, in memory or in
-//! a file, then perhaps what a stream makes.
+//! a file, then perhaps what a stream or the server itself makes.
 
 use crate::http::encode::{self, Context, Length};
 use crate::request::Spare;
-use crate::response::{Body, Fields, Response, Status, Stream};
+use crate::response::{Body, Chunk, Fields, Maker, Response, Status, Stream};
 use crate::sys::socket::{self, Direction, Moved};
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +18,8 @@ pub(super) struct Output {
     content: Option<Content>,
     /// Chunks that are still to be made.
     pub(super) stream: Option<Box<dyn Stream>>,
+    /// What makes the rest of the content, without a call.
+    maker: Option<Box<dyn Maker>>,
     framing: Framing,
     /// The head of the response is in the buffer or sent.
     pub(super) begun: bool,
@@ -114,6 +116,13 @@ impl Output {
                 }
                 self.stream = Some(stream);
             }
+            Body::Made(maker) => {
+                self.begin(&status, &fields, None, context);
+                match self.is_complete() {
+                    true => self.end(),
+                    false => self.maker = Some(maker),
+                }
+            }
             Body::Failed => self.failed = true,
         }
         if let Some(spare) = spare {
@@ -186,6 +195,24 @@ impl Output {
             self.end();
         }
         self.content = Some(Content { place, offset, left, then });
+    }
+
+    /// Whether there is content that [`make`](Self::make) has not made yet.
+    pub(super) fn is_made(&self) -> bool {
+        self.maker.is_some()
+    }
+
+    /// Makes some more of the content, if it is made here.
+    pub(super) fn make(&mut self) {
+        let Some(mut maker) = self.maker.take() else { return };
+        match maker.make() {
+            Chunk::Data(data) => {
+                self.content(data);
+                self.maker = Some(maker);
+            }
+            Chunk::End => self.end(),
+            Chunk::Failed => self.failed = true,
+        }
     }
 
     /// Completes the content.
@@ -288,6 +315,7 @@ impl Output {
         self.buffer.clear();
         self.sent = 0;
         self.content = None;
+        self.maker = None;
         self.failed = true;
     }
 
@@ -299,7 +327,7 @@ impl Output {
 
     /// Makes ready for another connection, after one that has sent everything.
     pub(super) fn rest(&mut self) {
-        debug_assert!(!self.pending() && self.stream.is_none() && !self.begun && !self.failed);
+        debug_assert!(!self.pending() && self.stream.is_none() && self.maker.is_none() && !self.begun && !self.failed);
         if self.buffer.capacity() > 2 * KEPT_BYTES_MAX {
             self.buffer.shrink_to(KEPT_BYTES_MAX);
         }

@@ -40,6 +40,9 @@ impl Connection {
         if space.output.failed {
             return Some(self.abort(situation));
         }
+        if space.output.is_made() {
+            return self.make(situation);
+        }
         let more_to_make = space.output.stream.is_some();
         let pipelined = self.goes_on() && space.taken < space.input.len() && !space.output.is_large();
         if more_to_make || !pipelined {
@@ -53,6 +56,20 @@ impl Connection {
             return Some(self.call_stream(work, situation));
         }
         self.finish_response()
+    }
+
+    /// Makes some more of what the server itself makes, when the client has taken what there was.
+    fn make(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
+        // It may be a while before something is sent, at which it would show.
+        if situation.hangup {
+            return Some(self.abort(situation));
+        }
+        let waiting = self.flush(situation);
+        if waiting.is_some() {
+            return waiting;
+        }
+        self.space.output.make();
+        Some(Step::Yield)
     }
 
     fn finish_response(&mut self) -> Option<Step> {
