@@ -196,6 +196,9 @@ struct ServiceOptions {
     /// Folder of pages, or none
     #[arg(long, value_name = "DIR", default_value = "./html")]
     html: PathBuf,
+    /// List folders that have no index page
+    #[arg(long)]
+    listing: bool,
     /// Folder of handlers
     #[arg(long, value_name = "DIR", default_value = "./handlers")]
     handlers: PathBuf,
@@ -319,10 +322,15 @@ impl Cli {
             html.is_some() || service.upload.is_empty(),
             "--upload needs a site, whose folders take the files; name one with --html DIR"
         );
+        ensure!(
+            html.is_some() || !service.listing,
+            "--listing needs a site, whose folders it lists; name one with --html DIR"
+        );
         let token_file = service.upload_token_file.as_deref().map(values::absolute).transpose()?;
         Ok(Config {
             bind: service.bind,
             html,
+            listing: service.listing,
             handlers: folder(&service.handlers, "create it, or name another with --handlers DIR")?,
             runtime: running.runtime.as_deref().map(values::absolute).transpose()?,
             root: application,

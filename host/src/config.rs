@@ -18,6 +18,8 @@ pub struct Config {
     pub bind: Vec<Bind>,
     /// The site's folder, or none.
     pub html: Option<PathBuf>,
+    /// Whether its folders without an index page are listed.
+    pub listing: bool,
     /// The folder of handlers.
     pub handlers: PathBuf,
     /// The folder under which this server makes its private copies of builds; none lets it choose.

@@ -1,6 +1,7 @@
 //! Which of the site, the handlers and the server itself answers a request, and the answer.
 //!
-//! First match wins: 1 a mount, 2 a segment that ends in `.so`, 3 a file of the site, 4 the root application, 5 nothing.
+//! First match wins: 1 a mount, 2 a segment that ends in `.so`, 3 a file of the site, 4 the root application, 5 a folder of the
+//! site that is listed, 6 nothing.
 
 use crate::config::Config;
 use crate::config::values::DEFAULT_SYMBOL;
@@ -105,8 +106,12 @@ impl Router {
             // A file may appear in its stead at any time.
             return self.handler(module.as_bytes(), symbol, 0, &mut None);
         }
-        if !reads && find().is_some() {
-            let mut refused = Response::error(405, "this is a file; it can be read with GET or HEAD");
+        let list = || self.site.as_ref().and_then(|site| site.find_folder(path));
+        if reads && let Some(target) = list() {
+            return Route::Site(target);
+        }
+        if !reads && find().or_else(list).is_some() {
+            let mut refused = Response::error(405, "this is a file or a folder; it can be read with GET or HEAD");
             // The name and the value are well-formed, so this cannot fail.
             _ = refused.fields.push(b"Allow", b"GET, HEAD");
             return Route::Answer(refused);

@@ -100,7 +100,7 @@ fn every_option_has_a_variable_a_key_and_a_doc() {
             "workers" | "threads" => "77",
             "server_header" => "other",
             "log_format" => "json",
-            "no_reload" | "trace" => "true",
+            "listing" | "no_reload" | "trace" => "true",
             "config" => &file,
             "limit_memory" => "64M",
             _ if id.starts_with("limit_") => "2000",

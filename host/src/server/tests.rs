@@ -66,6 +66,7 @@ fn start(threads: usize) -> Running {
     let config = Arc::new(Config {
         bind: Vec::new(),
         html: None,
+        listing: false,
         handlers: folder.path().to_owned(),
         runtime: None,
         root: None,

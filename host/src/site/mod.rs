@@ -5,9 +5,12 @@
 //! 1. `cache`: whether the file has been sent before, and is still the same.
 //! 2. `resolve`: which file a path means, or that its folder needs a slash; opened beneath the root, nothing outside of it.
 //! 3. `reply`: 304 if the client has it, else its fields and content.
+//!
+//! A folder without an index page may be listed instead: `resolve` opens it too, and `listing` makes the page (`page`).
 
 mod cache;
 mod content_type;
+mod listing;
 mod page;
 mod reply;
 mod resolve;
@@ -22,26 +25,36 @@ use crate::response::Response;
 use crate::sys::clock;
 use crate::sys::files::Folder;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The files under one folder.
 #[derive(Debug)]
 pub struct Site {
     root: PathBuf,
-    folder: Folder,
+    folder: Arc<Folder>,
     cache: Cache,
+    /// What is needed to list folders, if they are listed.
+    listing: Option<Arc<listing::Memory>>,
 }
 
 impl Site {
     /// Opens the site's folder and holds it open, so that no later change of the working directory matters.
     pub fn open(folder: &Path) -> anyhow::Result<Site> {
         match Folder::open(folder) {
-            Ok(held) => Ok(Site { root: folder.to_owned(), folder: held, cache: Cache::new() }),
+            Ok(held) => {
+                Ok(Site { root: folder.to_owned(), folder: Arc::new(held), cache: Cache::new(), listing: None })
+            }
             Err(error) => anyhow::bail!(
                 "cannot open the site's folder {}: {}; create it, name another with --html DIR, or use --html none",
                 folder.display(),
                 std::io::Error::from(error)
             ),
         }
+    }
+
+    /// The same site, which lists its folders or does not.
+    pub fn listing(self, lists: bool) -> Site {
+        Site { listing: lists.then(|| Arc::new(listing::Memory::new())), ..self }
     }
 
     /// The site's folder, as it was opened.
@@ -62,7 +75,12 @@ impl Site {
         resolve::find(&self.folder, path)
     }
 
-    /// Answers a GET or HEAD request with what [`Site::find`] found.
+    /// The folder at this path, if folders are listed and this one can be. It is for who has found nothing else.
+    pub fn find_folder(&self, path: &http::path::Path) -> Option<Target> {
+        resolve::find_folder(&self.folder, path, self.listing.as_ref()?)
+    }
+
+    /// Answers a GET or HEAD request with what [`Site::find`] or [`Site::find_folder`] found.
     pub fn reply(&self, target: Target, request: &mut Request) -> Response {
         reply::reply(target, request, &self.cache)
     }

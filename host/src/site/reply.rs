@@ -1,6 +1,7 @@
 //! The response to a request for a file of the site.
 
 use super::cache::{Cache, Content, Entry, MEMORY_FILE_BYTES_MAX};
+use super::listing;
 use super::resolve::{Cached, File, Target};
 use crate::http::Head;
 use crate::http::conditional::{Outcome, Validators, evaluate};
@@ -50,6 +51,7 @@ pub(super) fn reply(target: Target, request: &mut Request, cache: &Cache) -> Res
             Some(query) => Response::redirect(301, &format!("{location}?{query}")),
             None => Response::redirect(301, &location),
         },
+        Target::Listing(listed) => listing::respond(listed),
         Target::Refused(reject) => reject.into(),
     }
 }

@@ -1,12 +1,15 @@
 //! Which file a path means.
 //!
 //! Names that a site never shows are turned away before the file system is asked. Then a path without a slash at its end
-//! is a file, or a folder that is redirected to itself with a slash; a path with one is the folder's index page.
+//! is a file, or a folder that is redirected to itself with a slash; a path with one is the folder's index page, or where
+//! nothing else answers the folder itself, to be listed.
 
 use super::cache::{Entry, OPEN_FILE_BYTES_MAX, Place};
 use super::content_type;
+use super::listing::{Listed, Memory};
 use crate::http::Reject;
 use crate::http::path::Path;
+use crate::sys::entries::Entries;
 use crate::sys::files::{Folder, Kind, Opened};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::io::Errno;
@@ -24,11 +27,13 @@ pub enum Target {
     Cached(Cached),
     /// A regular file.
     File(File),
-    /// A folder with an index page, asked for without the slash at its end.
+    /// A folder with an index page or a listing, asked for without the slash at its end.
     Folder {
         /// The folder's path with the slash, percent-encoded. It begins with one slash, never two.
         location: String,
     },
+    /// A folder to be listed.
+    Listing(Listed),
     /// Something that cannot be shown.
     Refused(Reject),
 }
@@ -66,9 +71,37 @@ pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
         Err(error) => return refusal(error),
     };
     match find_index(folder, &[relative, b"/"].concat(), None) {
-        Some(Target::File(_)) => Some(Target::Folder { location: format!("/{}/", percent_encode(relative, KEPT)) }),
+        Some(Target::File(_)) => Some(redirect(relative)),
         _ => refused,
     }
+}
+
+/// The folder at `path`, if it can be listed.
+pub(super) fn find_folder(root: &Arc<Folder>, path: &Path, memory: &Arc<Memory>) -> Option<Target> {
+    if !is_shown(path) {
+        return None;
+    }
+    let relative = &path.as_bytes()[1..];
+    let opened = root.open_beneath(relative.strip_suffix(b"/").unwrap_or(relative));
+    let entries = opened.and_then(|opened| match opened.kind {
+        Kind::Folder => Entries::new(opened.descriptor),
+        _ => Err(Errno::NOTDIR),
+    });
+    match entries {
+        Ok(entries) if path.is_folder() => {
+            let (root, memory) = (Arc::clone(root), Arc::clone(memory));
+            Some(Target::Listing(Listed { root, memory, path: path.as_bytes().into(), entries }))
+        }
+        Ok(_) => Some(redirect(relative)),
+        // A folder that cannot be read has nothing to show.
+        Err(Errno::ACCESS | Errno::PERM) => None,
+        Err(error) => refusal(error),
+    }
+}
+
+/// The redirection of the folder at `relative` to itself with a slash.
+fn redirect(relative: &[u8]) -> Target {
+    Target::Folder { location: format!("/{}/", percent_encode(relative, KEPT)) }
 }
 
 /// Whether a site shows files with this path, if it has them.
@@ -80,12 +113,17 @@ fn is_shown(path: &Path) -> bool {
         if segment.is_empty() && segments.peek().is_some() {
             return false;
         }
-        // SECURITY: names that begin with a dot are the author's own (`.git`, `.env`); a library's code is not a page.
-        if segment.starts_with(b".") || segment.ends_with(b".so") {
+        if !is_shown_name(segment) {
             return false;
         }
     }
     true
+}
+
+/// Whether a site shows what has this name.
+pub(super) fn is_shown_name(name: &[u8]) -> bool {
+    // SECURITY: names that begin with a dot are the author's own (`.git`, `.env`); a library's code is not a page.
+    !name.starts_with(b".") && !name.ends_with(b".so")
 }
 
 /// The index page of the folder at `relative`, which ends with a slash unless it is empty. It may be remembered as what is

@@ -13,7 +13,8 @@ use std::process::ExitStatus;
 pub(super) fn table<'a>(config: &Config, addresses: impl Iterator<Item = &'a Address>, modules: &Modules) -> String {
     let mut rows: Vec<[String; 3]> = Vec::new();
     if let Some(html) = &config.html {
-        rows.push(["site".to_owned(), relative(html), String::new()]);
+        let note = if config.listing { "with listings" } else { "" };
+        rows.push(["site".to_owned(), relative(html), note.to_owned()]);
     }
     let application = |application: &ApplicationName| {
         let file = match modules.get(&application.module) {
@@ -70,6 +71,9 @@ pub(super) fn table<'a>(config: &Config, addresses: impl Iterator<Item = &'a Add
             "GET / is {index}; {module}:{symbol} answers what {} lacks (--html none gives it everything)",
             config.html.as_deref().and_then(Path::file_name).unwrap_or_default().display()
         );
+    }
+    if let (Some(ApplicationName { module, symbol }), true) = (&config.root, config.listing) {
+        _ = writeln!(text, "--listing shows nothing: {module}:{symbol} answers for folders without an index page");
     }
     text
 }

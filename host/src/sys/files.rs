@@ -53,6 +53,8 @@ pub enum Kind {
     File,
     /// A folder.
     Folder,
+    /// A symbolic link that has not been followed. What has been opened is none.
+    Link,
     /// A device, FIFO or socket.
     Other,
 }
@@ -71,13 +73,14 @@ impl Folder {
         Ok(Folder { descriptor, has_openat2 })
     }
 
-    /// Opens the file or folder at `path`, relative to this folder, for reading. It never blocks.
+    /// Opens the file or folder at `path`, relative to this folder, for reading. It never blocks. The empty path is this folder.
     ///
     /// A path that leads out of the folder is an error: `EXDEV`, or `ELOOP` where links are not followed.
     pub fn open_beneath(&self, path: &[u8]) -> Result<Opened, Errno> {
         // O_NONBLOCK: opening a FIFO would wait for a writer. O_NOCTTY: a terminal would become the process's own.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let descriptor = match self.has_openat2 {
+            _ if path.is_empty() => retry(|| rustix::fs::openat(&self.descriptor, c".", flags, Mode::empty()))?,
             true => self.resolve(path, flags)?,
             false => self.walk(path, flags)?,
         };
@@ -172,23 +175,29 @@ const LOCAL_FILE_SYSTEMS: [u64; 11] = [
 
 impl Identity {
     fn of(stat: &Stat) -> Identity {
-        let ns = |seconds: i64, ns: i128| i128::from(seconds) * 1_000_000_000 + ns;
         Identity {
             device: stat.st_dev,
             inode: stat.st_ino,
             size: stat.st_size as u64,
-            modified_ns: ns(stat.st_mtime, stat.st_mtime_nsec.into()),
-            changed_ns: ns(stat.st_ctime, stat.st_ctime_nsec.into()),
+            modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec.into()),
+            changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec.into()),
         }
     }
 }
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
-fn kind(stat: &Stat) -> Kind {
+/// Nanoseconds since 1970.
+pub(super) fn nanoseconds(seconds: i64, ns: i128) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + ns
+}
+
+/// What a file's mode says that it is.
+pub(super) fn kind(stat: &Stat) -> Kind {
     match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
         rustix::fs::FileType::RegularFile => Kind::File,
         rustix::fs::FileType::Directory => Kind::Folder,
+        rustix::fs::FileType::Symlink => Kind::Link,
         _ => Kind::Other,
     }
 }
@@ -240,6 +249,8 @@ mod tests {
             assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
 
             assert_eq!(folder.open_beneath(b"a/b").unwrap().kind, Kind::Folder);
+            let itself = folder.open_beneath(b"").unwrap();
+            assert_eq!((itself.kind, itself.identity.inode), (Kind::Folder, fs::metadata(base.path()).unwrap().ino()));
             assert_eq!(folder.open_beneath(b"a/x").unwrap_err(), Errno::NOENT);
             assert_eq!(folder.open_beneath(b"a/b/c/d").unwrap_err(), Errno::NOTDIR);
         }

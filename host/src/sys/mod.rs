@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod channel;
 pub mod clock;
 pub mod crash;
+pub mod entries;
 pub mod epoll;
 pub mod exec;
 pub mod files;

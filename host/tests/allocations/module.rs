@@ -60,6 +60,7 @@ pub fn config() -> Config {
     Config {
         bind: Vec::new(),
         html: None,
+        listing: false,
         handlers: FOLDER.path().to_owned(),
         runtime: None,
         root: None,
