@@ -8,6 +8,7 @@
 
 mod cache;
 mod content_type;
+mod page;
 mod reply;
 mod resolve;
 
