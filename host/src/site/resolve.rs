@@ -8,7 +8,7 @@ use super::content_type;
 use crate::http::Reject;
 use crate::http::path::Path;
 use crate::sys::files::{Folder, Kind, Opened};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::ffi::CString;
@@ -72,7 +72,7 @@ pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
 }
 
 /// Whether a site shows files with this path, if it has them.
-fn is_shown(path: &Path) -> bool {
+pub(super) fn is_shown(path: &Path) -> bool {
     let mut segments = path.segments().peekable();
     while let Some(segment) = segments.next() {
         // SECURITY: an empty segment would let `//other.example/folder` be redirected to itself, which a browser takes for a
@@ -130,6 +130,11 @@ fn refusal(error: Errno) -> Option<Target> {
         _ => Reject::new(500, "the file system failed"),
     };
     Some(Target::Refused(reject))
+}
+
+/// A path, percent-encoded.
+pub(super) fn encode(path: &[u8]) -> PercentEncode<'_> {
+    percent_encode(path, KEPT)
 }
 
 /// What stands unencoded in a path besides letters and digits (RFC 3986 §3.3). A backslash does not: browsers take it for a
