@@ -214,6 +214,7 @@ impl EventLoop {
         let mut situation = Situation {
             settings: &shared.settings,
             processors: &shared.processors,
+            storage: &shared.storage,
             mode: self.mode,
             signature: &self.clock.signature,
             ended: slot.ended,
@@ -254,6 +255,11 @@ impl EventLoop {
             Step::Call(call) => {
                 connection.line.patience.renew();
                 return Some(Task::Connection(id, connection, call));
+            }
+            Step::Store => {
+                // The disk's time is not the client's.
+                connection.line.patience.renew();
+                shared.storage.store(index, id, connection);
             }
             Step::Close => {
                 if shared.settings.config.trace {

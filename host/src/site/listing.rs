@@ -31,6 +31,15 @@ pub struct Listed {
     pub(super) path: Box<[u8]>,
     /// What is in it.
     pub(super) entries: Entries,
+    /// The form that its page has, if it takes files.
+    pub(super) form: Option<Form>,
+}
+
+/// A form for uploads.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// Whether it asks for the token.
+    pub(super) asks_token: bool,
 }
 
 /// A listing that is being made.
@@ -56,8 +65,9 @@ enum Stage {
 
 /// The listing of a folder.
 pub(super) fn respond(listed: Listed) -> Response {
+    let kind = if listed.form.is_some() { page::Kind::Form } else { page::Kind::Plain };
     let listing = Listing { listed, stage: Stage::Beginning, last: None, folders: 0, files: 0, made: String::new() };
-    Response { status: Status::new(200), fields: page::fields(page::Kind::Plain), body: Body::Made(Box::new(listing)) }
+    Response { status: Status::new(200), fields: page::fields(kind), body: Body::Made(Box::new(listing)) }
 }
 
 impl Maker for Listing {
@@ -67,6 +77,10 @@ impl Maker for Listing {
             Stage::Beginning => {
                 let path = &self.listed.path;
                 self.made = page::opening(path, &format!("Index of {}", page::visible(path)));
+                if let Some(form) = self.listed.form {
+                    self.made.push_str(&page::form(form.asks_token).0);
+                }
+                self.made.push_str(CONTENTS);
                 self.stage = Stage::Reading(Window::new(&self.listed.memory));
             }
             Stage::Reading(window) => match self.read(window) {
@@ -154,6 +168,7 @@ impl Listing {
             self.made.push_str(TABLE_END);
         }
         self.made.push_str(&html! { p.sum { (sum) } }.0);
+        self.made.push_str(CONTENTS_END);
         self.made.push_str(page::CLOSING);
     }
 }
@@ -218,6 +233,10 @@ fn time(ns: i128) -> (String, String) {
     let to = |length: usize| hours.get(..length).unwrap_or(hours);
     (format!("{day}T{}Z", to(8)), format!("{day} {}", to(5)))
 }
+
+/// What the script of the form replaces when files have come.
+const CONTENTS: &str = "<div id=\"contents\">";
+const CONTENTS_END: &str = "</div>";
 
 const TABLE: &str = "<table><caption class=\"unseen\">Contents</caption><thead><tr><th scope=\"col\">Name</th>\
     <th scope=\"col\" class=\"size\">Size</th><th scope=\"col\" class=\"date\">Modified (UTC)</th></tr></thead><tbody>";

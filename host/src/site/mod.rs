@@ -1,4 +1,4 @@
-//! The site: the files under one folder, for GET and HEAD.
+//! The site: the files under one folder, for GET and HEAD; and those that clients put there.
 //!
 //! A request goes straight down:
 //!
@@ -7,6 +7,7 @@
 //! 3. `reply`: 304 if the client has it, else its fields and content.
 //!
 //! A folder without an index page may be listed instead: `resolve` opens it too, and `listing` makes the page (`page`).
+//! Where it is told to, it also takes files: `upload`.
 
 mod cache;
 mod content_type;
@@ -14,12 +15,15 @@ mod listing;
 mod page;
 mod reply;
 mod resolve;
+mod upload;
 
 pub use resolve::{Cached, File, Target};
+pub use upload::{Begun, Broom, Packed as PackedUpload, Upload, Uploads};
 
 use cache::Cache;
 
 use crate::http;
+use crate::http::head::Head;
 use crate::request::Request;
 use crate::response::Response;
 use crate::sys::clock;
@@ -35,6 +39,7 @@ pub struct Site {
     cache: Cache,
     /// What is needed to list folders, if they are listed.
     listing: Option<Arc<listing::Memory>>,
+    uploads: Option<Arc<Uploads>>,
 }
 
 impl Site {
@@ -42,7 +47,8 @@ impl Site {
     pub fn open(folder: &Path) -> anyhow::Result<Site> {
         match Folder::open(folder) {
             Ok(held) => {
-                Ok(Site { root: folder.to_owned(), folder: Arc::new(held), cache: Cache::new(), listing: None })
+                let (root, folder) = (folder.to_owned(), Arc::new(held));
+                Ok(Site { root, folder, cache: Cache::new(), listing: None, uploads: None })
             }
             Err(error) => anyhow::bail!(
                 "cannot open the site's folder {}: {}; create it, name another with --html DIR, or use --html none",
@@ -55,6 +61,11 @@ impl Site {
     /// The same site, which lists its folders or does not.
     pub fn listing(self, lists: bool) -> Site {
         Site { listing: lists.then(|| Arc::new(listing::Memory::new())), ..self }
+    }
+
+    /// The same site, which takes these uploads.
+    pub fn taking(self, uploads: Option<Uploads>) -> Site {
+        Site { uploads: uploads.map(Arc::new), ..self }
     }
 
     /// The site's folder, as it was opened.
@@ -75,9 +86,22 @@ impl Site {
         resolve::find(&self.folder, path)
     }
 
+    /// Begins to take an upload. `None`: the request is none, so the next rule may answer.
+    pub fn upload(&self, head: &Head, path: &http::path::Path) -> Option<Begun> {
+        self.uploads.as_ref()?.begin(&self.folder, head, path)
+    }
+
+    /// Why a request is no upload although its method and its path promise one, if that is so. It is for who has found
+    /// nothing else.
+    pub fn no_upload(&self, head: &Head, path: &http::path::Path) -> Option<Response> {
+        self.uploads.as_ref()?.refuse(&self.folder, head, path)
+    }
+
     /// The folder at this path, if folders are listed and this one can be. It is for who has found nothing else.
     pub fn find_folder(&self, path: &http::path::Path) -> Option<Target> {
-        resolve::find_folder(&self.folder, path, self.listing.as_ref()?)
+        let memory = self.listing.as_ref()?;
+        let form = self.uploads.as_ref().and_then(|uploads| uploads.form(path));
+        resolve::find_folder(&self.folder, path, memory, form)
     }
 
     /// Answers a GET or HEAD request with what [`Site::find`] or [`Site::find_folder`] found.

@@ -6,6 +6,7 @@
 use crate::response::{Body, Fields, Response, Status};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// What a page has besides text.
@@ -13,6 +14,8 @@ use std::fmt::Write;
 pub(super) enum Kind {
     /// Nothing.
     Plain,
+    /// The form for uploads, with its script.
+    Form,
 }
 
 /// A page with this heading, which is also its title, and this content below it. `path` is the folder that it is about: its
@@ -28,8 +31,9 @@ pub(super) fn response(code: u16, path: &[u8], heading: &str, content: &Markup) 
 pub(super) fn fields(kind: Kind) -> Fields {
     let mut fields = Fields::default();
     fields.append(b"Content-Type", b"text/html; charset=utf-8");
-    let policy = match kind {
-        Kind::Plain => POLICY,
+    let policy: Cow<'_, str> = match kind {
+        Kind::Plain => POLICY.into(),
+        Kind::Form => format!("{POLICY}; {SCRIPT_POLICY}").into(),
     };
     fields.append(b"Content-Security-Policy", policy.as_bytes());
     fields.append(b"X-Content-Type-Options", b"nosniff");
@@ -89,6 +93,24 @@ fn trail(path: &[u8]) -> Markup {
     }
 }
 
+/// The form by which files are uploaded to the folder whose page it stands in, and the place for what becomes of them.
+pub(super) fn form(asks_token: bool) -> Markup {
+    html! {
+        form.upload method="post" enctype="multipart/form-data" action="" {
+            // First, so that a server can refuse what comes after it.
+            @if asks_token {
+                label { "Token" input type="password" name="token" required autocomplete="current-password"; }
+            }
+            label { "Files" input type="file" name="file" multiple required; }
+            button { "Upload" }
+            p hidden { "Or drop files anywhere on this page." }
+        }
+        ul.transfers aria-label="Uploads" hidden {}
+        p role="status" {}
+        script { (PreEscaped(SCRIPT)) }
+    }
+}
+
 /// A reference from a page about a folder to what has this name in the folder (RFC 3986 §4.2): one segment, which no name can
 /// make a scheme, a query or a way up.
 pub(super) fn reference(name: &[u8]) -> String {
@@ -117,6 +139,9 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The style of all pages.
 const STYLE: &str = include_str!("page/style.css");
 
+/// The script of a form for uploads.
+const SCRIPT: &str = include_str!("page/upload.js");
+
 /// The server's mark, so that a browser does not ask for another.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect \
     width='32' height='32' rx='8' fill='%230f766e'/%3E%3Cpath fill='%23fff' d='M10 5.5a1.5 1.5 0 0 1 3 0V11h6V5.5a1.5 1.5 0 \
@@ -124,7 +149,11 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
     0 1 8.500 11H10z'/%3E%3C/svg%3E";
 
 /// What a page may load and where its forms may go (Content Security Policy Level 3).
-const POLICY: &str = "default-src 'none'; style-src 'sha256-ZSjTvgzyK+hBa/krvx/aoN+Bq52YCCFBqNkG2fkABDU='; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'sha256-uSHa/IotLPi/xIV8au1rxbgC3DP8H7PGHyKpQbu/yUg='; img-src data:; form-action 'self'; base-uri 'none'; \
+    frame-ancestors 'none'";
+
+/// What the script of a form may do: be run, and speak to this server.
+const SCRIPT_POLICY: &str = "script-src 'sha256-c2zCPvFKqyuQMKp/YKQQ3TpdlS+HJMRkEknu3mmFuWI='; connect-src 'self'";
 
 #[cfg(test)]
 mod tests {
@@ -144,11 +173,27 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_allows_the_style_that_a_page_has() {
+    fn the_policy_allows_the_style_and_the_script_that_pages_have() {
         assert_eq!(hash(""), "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='", "the empty text's is well known");
         let style = format!("style-src {};", hash(STYLE));
-        assert!(POLICY.contains(&style), "the style has changed, its policy must say: {style}");
-        assert!(opening(b"/", "x").contains(&format!("<style>{STYLE}</style>")), "and it stands in the page as it is");
+        let script = format!("script-src {};", hash(SCRIPT));
+        assert!(
+            POLICY.contains(&style) && SCRIPT_POLICY.contains(&script),
+            "what has changed is what the policies must say: {style} {script}"
+        );
+        // They stand in the page as they are.
+        assert!(opening(b"/", "x").contains(&format!("<style>{STYLE}</style>")));
+        assert!(form(false).0.contains(&format!("<script>{SCRIPT}</script>")));
+        assert!(!STYLE.contains("</") && !SCRIPT.contains("</"), "and end where they should");
+    }
+
+    #[test]
+    fn only_a_page_with_a_form_may_run_its_script() {
+        let policy = |kind| String::from_utf8(fields(kind).lines().to_vec()).unwrap();
+        assert!(!policy(Kind::Plain).contains("script-src"));
+        assert!(policy(Kind::Form).contains("frame-ancestors 'none'; script-src 'sha256-"));
+        assert_eq!(form(true).0.matches("name=\"token\"").count(), 1);
+        assert!(!form(false).0.contains("token\""));
     }
 
     #[test]

@@ -6,12 +6,12 @@
 
 use super::cache::{Entry, OPEN_FILE_BYTES_MAX, Place};
 use super::content_type;
-use super::listing::{Listed, Memory};
+use super::listing::{Form, Listed, Memory};
 use crate::http::Reject;
 use crate::http::path::Path;
 use crate::sys::entries::Entries;
 use crate::sys::files::{Folder, Kind, Opened};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::ffi::CString;
@@ -77,7 +77,7 @@ pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
 }
 
 /// The folder at `path`, if it can be listed.
-pub(super) fn find_folder(root: &Arc<Folder>, path: &Path, memory: &Arc<Memory>) -> Option<Target> {
+pub(super) fn find_folder(root: &Arc<Folder>, path: &Path, memory: &Arc<Memory>, form: Option<Form>) -> Option<Target> {
     if !is_shown(path) {
         return None;
     }
@@ -90,7 +90,7 @@ pub(super) fn find_folder(root: &Arc<Folder>, path: &Path, memory: &Arc<Memory>)
     match entries {
         Ok(entries) if path.is_folder() => {
             let (root, memory) = (Arc::clone(root), Arc::clone(memory));
-            Some(Target::Listing(Listed { root, memory, path: path.as_bytes().into(), entries }))
+            Some(Target::Listing(Listed { root, memory, path: path.as_bytes().into(), entries, form }))
         }
         Ok(_) => Some(redirect(relative)),
         // A folder that cannot be read has nothing to show.
@@ -105,7 +105,7 @@ fn redirect(relative: &[u8]) -> Target {
 }
 
 /// Whether a site shows files with this path, if it has them.
-fn is_shown(path: &Path) -> bool {
+pub(super) fn is_shown(path: &Path) -> bool {
     let mut segments = path.segments().peekable();
     while let Some(segment) = segments.next() {
         // SECURITY: an empty segment would let `//other.example/folder` be redirected to itself, which a browser takes for a
@@ -168,6 +168,11 @@ fn refusal(error: Errno) -> Option<Target> {
         _ => Reject::new(500, "the file system failed"),
     };
     Some(Target::Refused(reject))
+}
+
+/// A path, percent-encoded.
+pub(super) fn encode(path: &[u8]) -> PercentEncode<'_> {
+    percent_encode(path, KEPT)
 }
 
 /// What stands unencoded in a path besides letters and digits (RFC 3986 §3.3). A backslash does not: browsers take it for a

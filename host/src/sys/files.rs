@@ -88,6 +88,25 @@ impl Folder {
         Ok(Opened { descriptor, kind: kind(&stat), identity: Identity::of(&stat) })
     }
 
+    /// Opens the folder at `path`, relative to this folder, for reading, or as a place (`O_PATH`) if it may not be read. An
+    /// empty path is this folder.
+    ///
+    /// Errors are those of [`open_beneath`](Self::open_beneath).
+    pub fn open_folder_beneath(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let open = |flags| {
+            let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            match path {
+                b"" => retry(|| rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty())),
+                path if self.has_openat2 => self.resolve(path, flags),
+                path => self.walk(path, flags),
+            }
+        };
+        match open(OFlags::RDONLY) {
+            Err(Errno::ACCESS) => open(OFlags::PATH),
+            result => result,
+        }
+    }
+
     /// The identity of what is at `path`, relative to this folder, by one system call.
     ///
     /// Links are followed, and they may lead out of the folder: what this returns is only fit to be compared with
@@ -127,6 +146,15 @@ impl Folder {
             parent = Some(next);
             rest = &rest[slash + 1..];
         }
+    }
+}
+
+/// What has this name in a folder, links not followed.
+pub(super) fn look(folder: impl AsFd, name: &str) -> Result<Option<(Kind, Identity)>, Errno> {
+    match retry(|| rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)) {
+        Ok(stat) => Ok(Some((kind(&stat), Identity::of(&stat)))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,9 +1,15 @@
 //! The server's own pages in a real browser: Chromium, started by each test for itself.
 
 mod listing;
+mod upload;
 
 use serde_json::{Value, json};
-use tests::Browser;
+use tests::{Browser, Server};
+
+/// Where the server has this path.
+fn url(server: &Server, path: &str) -> String {
+    format!("http://{}{path}", server.address())
+}
 
 /// What in the page that is shown has less contrast to what is behind it than WCAG 2.2 §1.4.3 (AA) asks for.
 fn faint(browser: &Browser) -> Vec<String> {
