@@ -149,7 +149,7 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
     0 1 8.500 11H10z'/%3E%3C/svg%3E";
 
 /// What a page may load and where its forms may go (Content Security Policy Level 3).
-const POLICY: &str = "default-src 'none'; style-src 'sha256-uSHa/IotLPi/xIV8au1rxbgC3DP8H7PGHyKpQbu/yUg='; img-src data:; form-action 'self'; base-uri 'none'; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-UnMj5WpDrksRlPj+5ttb2o3dP+MhyhGqPgaGFBoCeHA='; img-src data:; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
 
 /// What the script of a form may do: be run, and speak to this server.
