@@ -286,6 +286,10 @@ fn a_folder_that_cannot_be_read_is_not_there() {
         assert_eq!(statuses, expected, "{name}");
     }
     assert_eq!(names(&server.get("/")).len(), if may_everything() { 3 } else { 0 });
+    // Of a page that may not be read it is said that there is one, if its folder may be looked into.
+    let page = site.write("html/public/index.html", "x");
+    fs::set_permissions(&page, fs::Permissions::from_mode(0o000)).unwrap();
+    assert_eq!(server.get("/public/").status, if may_everything() { 200 } else { 403 });
     // So that the folders can be removed.
     for name in ["unreadable", "unsearchable", "closed"] {
         fs::set_permissions(site.path("html").join(name), fs::Permissions::from_mode(0o755)).unwrap();

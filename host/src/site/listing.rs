@@ -140,6 +140,9 @@ impl Listing {
             let path = [&self.listed.path[1..], name.to_bytes()].concat();
             let Ok(opened) = self.listed.root.open_beneath(&path) else { return };
             let identity = opened.identity;
+            if opened.kind == Kind::Folder && Entries::new(opened.descriptor).is_err() {
+                return;
+            }
             entry = Entry { kind: opened.kind, size: identity.size, modified_ns: identity.modified_ns, ..entry };
         }
         if self.folders + self.files == 0 {

@@ -66,8 +66,8 @@ pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
         Ok(opened) if opened.kind == Kind::File => return Some(file(opened, relative, relative, Some(path))),
         Ok(opened) if opened.kind == Kind::Folder => None,
         Ok(_) => return None,
-        // A folder that may be entered but not read looks like this; its index page decides.
-        Err(Errno::ACCESS) => refusal(Errno::ACCESS),
+        // A folder that may be entered but not read: its index page decides.
+        Err(Errno::ACCESS) if folder.kind_of(relative) == Some(Kind::Folder) => None,
         Err(error) => return refusal(error),
     };
     match find_index(folder, &[relative, b"/"].concat(), None) {
@@ -138,6 +138,8 @@ fn find_index(folder: &Folder, relative: &[u8], path: Option<&Path>) -> Option<T
                 return Some(file(opened, page, &its_path, path.filter(|_| page == INDEX_PAGES[0])));
             }
             Ok(_) => {}
+            // A folder in which nothing can be looked up: of its index page nothing is known, not even that it may not be read.
+            Err(Errno::ACCESS) if folder.kind_of(&its_path).is_none() => {}
             Err(error) => {
                 if let Some(refused) = refusal(error) {
                     return Some(refused);

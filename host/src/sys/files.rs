@@ -115,6 +115,13 @@ impl Folder {
         retry(|| rustix::fs::statat(&self.descriptor, path, AtFlags::empty())).map(|stat| Identity::of(&stat))
     }
 
+    /// What is at `path`, relative to this folder, whether or not it can be opened. `None` if that cannot be known.
+    ///
+    /// Links are followed, and they may lead out of the folder: it is only fit to tell why nothing could be opened there.
+    pub fn kind_of(&self, path: &[u8]) -> Option<Kind> {
+        retry(|| rustix::fs::statat(&self.descriptor, path, AtFlags::empty())).ok().map(|stat| kind(&stat))
+    }
+
     fn resolve(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let mut races = 0;
         loop {
