@@ -122,7 +122,14 @@ pub(super) fn unpack(handover: Handover, local: Arc<Address>) -> Option<Unpacked
     let socket = descriptors.next()?;
     let bytes = if state.bytes > 0 { read_memory_file(descriptors.next()?).ok()? } else { Vec::new() };
     let Some(content) = state.content else {
-        return Some(Unpacked { socket, peer: state.peer, content: None, upload: None, continue_due: false, rest: bytes });
+        return Some(Unpacked {
+            socket,
+            peer: state.peer,
+            content: None,
+            upload: None,
+            continue_due: false,
+            rest: bytes,
+        });
     };
     let (head, after_head) = bytes.split_at_checked(content.head_bytes)?;
     let (memory, rest) = after_head.split_at_checked(content.memory_bytes)?;

@@ -2,10 +2,10 @@
 //! takes; the loop goes on with others. Nothing is read from the connection meanwhile, so that a client sends no faster than
 //! the disk takes it, and memory stays what it is.
 
+use super::Shared;
 use super::call::Origin;
 use super::connection::Connection;
 use super::slots::SlotId;
-use super::Shared;
 use crate::request::Request;
 use crate::response::Response;
 use crate::route::{Broom, Upload};

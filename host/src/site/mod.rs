@@ -16,7 +16,7 @@ mod resolve;
 mod upload;
 
 pub use resolve::{Cached, File, Target};
-pub use upload::{Begun, Broom, Packed as PackedUpload, Upload, Uploads};
+pub use upload::{Begun, Broom, OPEN_FILES_MAX as UPLOAD_FILES_MAX, Packed as PackedUpload, Upload, Uploads};
 
 use cache::Cache;
 

@@ -10,12 +10,12 @@ mod receiving;
 mod sending;
 mod uploading;
 
-use super::{Settings, Shared};
 use super::call::Call;
 use super::handover::{self, Handover};
 use super::output::Output;
 use super::patience::{Patience, Wait};
 use super::storing::{Storage, Uploading};
+use super::{Settings, Shared};
 use crate::config::Timeouts;
 use crate::http::Head;
 use crate::http::content::Decoder;

@@ -16,6 +16,8 @@ mod put;
 mod reply;
 mod shim;
 
+pub use files::OPEN_FILES_MAX;
+
 use super::resolve;
 use crate::config::Config;
 use crate::config::token::Token;
@@ -38,6 +40,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// Which folders take uploads, and from whom.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub struct Uploads {
     forbidden: [PathBuf; 2],
     /// By which those who replace a file take turns.
     turns: PathBuf,
+    /// Files of uploads that are open in this process.
+    open: Arc<AtomicUsize>,
 }
 
 /// What an upload request has come to before its content.
@@ -101,6 +106,7 @@ impl Uploads {
             token: config.upload_token.clone(),
             forbidden: [config.handlers.clone(), runtime.to_owned()],
             turns: runtime.join("uploads.lock"),
+            open: Arc::default(),
         })
     }
 
@@ -120,9 +126,10 @@ impl Uploads {
             (_, Some(Found::Folder { .. } | Found::WithoutSlash)) => {
                 Refusal::not_allowed("this is a folder; it takes forms with files (POST)", FOLDER_ALLOW)
             }
-            (_, Some(Found::File { .. })) => {
-                Refusal::not_allowed("this is the name of a file; files are PUT there, or sent to their folder by POST", FILE_ALLOW)
-            }
+            (_, Some(Found::File { .. })) => Refusal::not_allowed(
+                "this is the name of a file; files are PUT there, or sent to their folder by POST",
+                FILE_ALLOW,
+            ),
             // RFC 9110 §9.3.4 leaves it to the server whether it makes folders.
             ("PUT", None) if self.take(folder) => {
                 Refusal::new(409, "the folder of this file does not exist; files are PUT into folders that are there")
@@ -155,7 +162,9 @@ impl Uploads {
                 let destination = Destination::new(opened);
                 Put::begin(head, name, &destination, self).map(|put| (destination, Content::File(put)))
             }),
-            ("PUT", _) => Err(Refusal::not_allowed("this is a folder; files are PUT under names of their own", FOLDER_ALLOW)),
+            ("PUT", _) => {
+                Err(Refusal::not_allowed("this is a folder; files are PUT under names of their own", FOLDER_ALLOW))
+            }
             // It may be an application's.
             _ => return None,
         };
@@ -163,7 +172,7 @@ impl Uploads {
             Ok((destination, content)) => Begun::Upload(Box::new(Upload {
                 uploads: Arc::clone(self),
                 path: folder.into(),
-                files: Files::new(destination),
+                files: Files::new(destination, Arc::clone(&self.open)),
                 content,
             })),
             Err(refusal) => Begun::Answered(refusal.response(head, folder)),
@@ -290,7 +299,8 @@ impl Upload {
                 Ok(reply::created(&request.head, &self.path, &stored))
             }
             Content::File(put) => {
-                let (stored, response) = put.finish(&request.head, &mut self.files, &self.path, &self.uploads.turns, broom)?;
+                let (stored, response) =
+                    put.finish(&request.head, &mut self.files, &self.path, &self.uploads.turns, broom)?;
                 self.tell(&stored, request);
                 Ok(response)
             }

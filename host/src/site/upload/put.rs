@@ -3,8 +3,8 @@
 use super::files::Files;
 use super::permission::{self, Right};
 use super::reply::{self, Refusal, Stored};
-use super::{Broom, Uploads, name, refuse_codings};
 use super::shim::{Class, Outcome, evaluate};
+use super::{Broom, Uploads, name, refuse_codings};
 use crate::http::conditional::Validators;
 use crate::http::etag::ETag;
 use crate::http::head::Head;
@@ -22,7 +22,12 @@ pub(super) struct Put {
 }
 
 impl Put {
-    pub(super) fn begin(head: &Head, name: &[u8], destination: &Destination, uploads: &Uploads) -> Result<Put, Refusal> {
+    pub(super) fn begin(
+        head: &Head,
+        name: &[u8],
+        destination: &Destination,
+        uploads: &Uploads,
+    ) -> Result<Put, Refusal> {
         permission::refuse_other_sites(head)?;
         if permission::right(head, uploads.token.as_ref())? == Right::Open {
             return Err(permission::no_token());
@@ -30,7 +35,10 @@ impl Put {
         // RFC 9110 §14.5: "An origin server SHOULD respond with a 400 (Bad Request) status code if it receives Content-Range on a
         // PUT request" (for whose target partial PUT is not supported: it would be taken for all of the file).
         if head.field("content-range").is_some() {
-            return Err(Refusal::new(400, "a part of a file cannot be PUT: leave Content-Range away, and send all of it"));
+            return Err(Refusal::new(
+                400,
+                "a part of a file cannot be PUT: leave Content-Range away, and send all of it",
+            ));
         }
         refuse_codings(head)?;
         let put = Put { name: name::check(name)? };
@@ -47,10 +55,9 @@ impl Put {
         }
         let etag = found.map(tag);
         let modified = |found: Named| u64::try_from(found.identity.modified_ns.div_euclid(1_000_000_000)).ok();
-        let validators = found.zip(etag.as_ref()).map(|(found, etag)| Validators {
-            etag: Some(etag.as_str()),
-            modified: modified(found),
-        });
+        let validators = found
+            .zip(etag.as_ref())
+            .map(|(found, etag)| Validators { etag: Some(etag.as_str()), modified: modified(found) });
         match evaluate(head, Class::Changes, validators) {
             Outcome::Proceed => Ok(found),
             Outcome::NotModified | Outcome::Failed => {
@@ -92,7 +99,10 @@ impl Put {
             Err(Refusal::new(503, "the file comes and goes; try again"))
         })?;
         files.destination.sync()?;
-        let etag = files.only().and_then(|(file, _)| file.identity().ok()).map(|identity| tag(Named { kind: Kind::File, identity }));
+        let etag = files
+            .only()
+            .and_then(|(file, _)| file.identity().ok())
+            .map(|identity| tag(Named { kind: Kind::File, identity }));
         let response = reply::put(is_new, &reply::location(path, &self.name), etag.as_ref().map(ETag::as_str));
         Ok((Stored { asked: self.name.clone(), name: self.name.clone(), bytes }, response))
     }
