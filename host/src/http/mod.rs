@@ -13,6 +13,7 @@ pub mod framing;
 pub mod head;
 mod lines;
 pub mod path;
+pub mod range;
 mod target;
 
 pub use framing::Framing;
