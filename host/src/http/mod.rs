@@ -4,6 +4,7 @@
 //! [`path`] makes the target's path safe to look up, [`conditional`] decides whether a client's copy is current, and
 //! [`encode`] writes the response's head and chunks.
 
+pub mod accept;
 pub mod conditional;
 pub mod content;
 pub mod date;
