@@ -14,7 +14,6 @@ mod name;
 mod permission;
 mod put;
 mod reply;
-mod shim;
 
 pub use files::OPEN_FILES_MAX;
 
