@@ -3,8 +3,11 @@
 //! This is data that every layer may read; how it is written by people is in [`values`], and how it is gathered is
 //! in [`crate::cli`]. The supervisor sends it to its workers as JSON.
 
+mod cache_control;
 pub mod token;
 pub mod values;
+
+pub use cache_control::{CacheControl, Files};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -37,6 +40,8 @@ pub struct Config {
     pub upload_token: Option<Token>,
     /// `--env`.
     pub env: Vec<EnvPair>,
+    /// `--cache-control`, in the order in which they are tried: those of a pattern, then that of all files.
+    pub cache_control: Vec<CacheControl>,
     /// Worker processes, at least 1.
     pub workers: usize,
     /// Event loops in each worker, at least 1.

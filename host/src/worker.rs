@@ -55,6 +55,7 @@ fn take_orders() -> anyhow::Result<()> {
     worker.report(Report::Started);
     let site = worker.config.html.as_deref().map(Site::open).transpose()?;
     let site = site.map(|site| site.listing(worker.config.listing));
+    let site = site.map(|site| site.with_cache_control(worker.config.cache_control.clone()));
     let listeners = listeners.into_iter().zip(sockets).map(|(address, socket)| (socket, Arc::new(address))).collect();
     // What is stored for a moment lies where the private copies do.
     let site = site.map(|site| site.taking(Uploads::new(&worker.config, &spool)));

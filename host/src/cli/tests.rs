@@ -97,6 +97,7 @@ fn every_option_has_a_variable_a_key_and_a_doc() {
             "env" => "A=b",
             "upload" => "/a/",
             "upload_token_file" => &token,
+            "cache_control" => "*.css=max-age=60",
             "workers" | "threads" => "77",
             "server_header" => "other",
             "log_format" => "json",

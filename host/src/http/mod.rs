@@ -4,6 +4,7 @@
 //! [`multipart`] takes a form with files apart, [`path`] makes the target's path safe to look up, [`conditional`] decides
 //! whether a client's copy is current, and [`encode`] writes the response's head and chunks.
 
+pub mod accept;
 pub mod conditional;
 pub mod content;
 pub mod date;
@@ -15,6 +16,7 @@ pub mod head;
 mod lines;
 pub mod multipart;
 pub mod path;
+pub mod range;
 mod target;
 
 pub use framing::Framing;

@@ -75,6 +75,7 @@ fn start(threads: usize) -> Running {
         upload_token_file: None,
         upload_token: None,
         env: Vec::new(),
+        cache_control: Vec::new(),
         workers: 1,
         threads,
         limits: Limits::default(),

@@ -69,6 +69,7 @@ pub fn config() -> Config {
         upload_token_file: None,
         upload_token: None,
         env: Vec::new(),
+        cache_control: Vec::new(),
         workers: 1,
         threads: 1,
         limits: Limits::default(),

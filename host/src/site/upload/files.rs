@@ -6,12 +6,16 @@ use crate::sys::deposit::{Destination, Temporary};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The files of an upload to one folder, of which the last may still grow.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) destination: Destination,
     files: Vec<File>,
+    /// Such files of all uploads in this process.
+    open: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -20,6 +24,7 @@ struct File {
     /// What the client calls it.
     asked: String,
     bytes: u64,
+    _counted: Counted,
 }
 
 /// Such files on the way to another process, without their descriptors.
@@ -34,8 +39,8 @@ struct PackedFile {
 }
 
 impl Files {
-    pub(super) fn new(destination: Destination) -> Files {
-        Files { destination, files: Vec::new() }
+    pub(super) fn new(destination: Destination, open: Arc<AtomicUsize>) -> Files {
+        Files { destination, files: Vec::new(), open }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -50,8 +55,12 @@ impl Files {
                 format!("a form may have {FILES_MAX} files; send the others in another one"),
             ));
         }
+        let counted = Counted::new(&self.open);
+        if self.open.load(Ordering::Relaxed) > OPEN_FILES_MAX {
+            return Err(Refusal::of(Errno::MFILE));
+        }
         let temporary = self.destination.create()?;
-        self.files.push(File { temporary, asked, bytes: 0 });
+        self.files.push(File { temporary, asked, bytes: 0, _counted: counted });
         Ok(())
     }
 
@@ -115,7 +124,7 @@ impl Files {
     /// For another process: what is known of them, and the files themselves.
     pub(super) fn pack(&mut self) -> (Packed, Vec<OwnedFd>) {
         let mut descriptors = Vec::new();
-        let pack = |File { temporary, asked, bytes }| {
+        let pack = |File { temporary, asked, bytes, .. }| {
             let (descriptor, hidden) = temporary.into_parts();
             descriptors.push(descriptor);
             PackedFile { asked, bytes, hidden }
@@ -126,14 +135,29 @@ impl Files {
     /// Goes on with those of another process. False if there is one file and no descriptor for it, or the reverse.
     pub(super) fn unpack(&mut self, Packed(files): Packed, descriptors: Vec<OwnedFd>) -> bool {
         let is_complete = files.len() == descriptors.len();
-        self.files.extend(files.into_iter().zip(descriptors).map(
-            |(PackedFile { asked, bytes, hidden }, descriptor)| File {
-                temporary: Temporary::from_parts(descriptor, hidden),
-                asked,
-                bytes,
-            },
-        ));
+        let files = files.into_iter().zip(descriptors);
+        self.files.extend(files.map(|(PackedFile { asked, bytes, hidden }, descriptor)| {
+            let temporary = Temporary::from_parts(descriptor, hidden);
+            File { temporary, asked, bytes, _counted: Counted::new(&self.open) }
+        }));
         is_complete
+    }
+}
+
+/// An open file among those of all uploads.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(open: &Arc<AtomicUsize>) -> Counted {
+        open.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(open))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -158,6 +182,9 @@ fn publish_as(destination: &Destination, temporary: &mut Temporary, asked: &str)
 
 /// Files of one form. Each is open until all are published, and all of them travel in one message to another worker.
 const FILES_MAX: usize = 48;
+
+/// Files of all uploads of one worker: connections need descriptors, too.
+pub const OPEN_FILES_MAX: usize = 1024;
 
 /// The highest number that a name gets.
 const NUMBER_MAX: u32 = 9_999;

@@ -14,7 +14,8 @@ mod name;
 mod permission;
 mod put;
 mod reply;
-mod shim;
+
+pub use files::OPEN_FILES_MAX;
 
 use super::{listing, resolve};
 use crate::config::Config;
@@ -38,6 +39,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// Which folders take uploads, and from whom.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub struct Uploads {
     forbidden: [PathBuf; 2],
     /// By which those who replace a file take turns.
     turns: PathBuf,
+    /// Files of uploads that are open in this process.
+    open: Arc<AtomicUsize>,
 }
 
 /// What an upload request has come to before its content.
@@ -101,6 +105,7 @@ impl Uploads {
             token: config.upload_token.clone(),
             forbidden: [config.handlers.clone(), runtime.to_owned()],
             turns: runtime.join("uploads.lock"),
+            open: Arc::default(),
         })
     }
 
@@ -171,7 +176,7 @@ impl Uploads {
             Ok((destination, content)) => Begun::Upload(Box::new(Upload {
                 uploads: Arc::clone(self),
                 path: folder.into(),
-                files: Files::new(destination),
+                files: Files::new(destination, Arc::clone(&self.open)),
                 content,
             })),
             Err(refusal) => Begun::Answered(refusal.response(head, folder)),

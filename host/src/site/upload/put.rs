@@ -3,17 +3,18 @@
 use super::files::Files;
 use super::permission::{self, Right};
 use super::reply::{self, Refusal, Stored};
-use super::shim::{Class, Outcome, evaluate};
 use super::{Broom, Uploads, name, refuse_codings};
-use crate::http::conditional::Validators;
-use crate::http::etag::ETag;
+use crate::http::conditional::{Class, Outcome, evaluate};
 use crate::http::head::Head;
 use crate::response::Response;
+use crate::site::description::{Description, Facts};
+use crate::site::reply::is_settled;
 use crate::sys::deposit::{Destination, Named, Turns};
-use crate::sys::files::Kind;
+use crate::sys::files::{Identity, Kind, tells_every_change};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::time::SystemTime;
 
 /// A PUT that is under way. It can travel to another process between two pieces.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,11 +54,8 @@ impl Put {
         if found.is_some_and(|found| found.kind != Kind::File) {
             return Err(Refusal::new(409, "what has this name is no file; it cannot be replaced"));
         }
-        let etag = found.map(tag);
-        let modified = |found: Named| u64::try_from(found.identity.modified_ns.div_euclid(1_000_000_000)).ok();
-        let validators = found
-            .zip(etag.as_ref())
-            .map(|(found, etag)| Validators { etag: Some(etag.as_str()), modified: modified(found) });
+        let description = found.map(|found| describe(&found.identity, destination).0);
+        let validators = description.as_ref().map(Description::validators);
         match evaluate(head, Class::Changes, validators) {
             Outcome::Proceed => Ok(found),
             Outcome::NotModified | Outcome::Failed => {
@@ -99,17 +97,28 @@ impl Put {
             Err(Refusal::new(503, "the file comes and goes; try again"))
         })?;
         files.destination.sync()?;
-        let etag = files
-            .only()
-            .and_then(|(file, _)| file.identity().ok())
-            .map(|identity| tag(Named { kind: Kind::File, identity }));
-        let response = reply::put(is_new, &reply::location(path, &self.name), etag.as_ref().map(ETag::as_str));
+        let description = file_of(files).map(|identity| describe(&identity, &files.destination));
+        let location = reply::location(path, &self.name);
+        // RFC 9110 §9.3.4: no validator "unless the request's representation data was saved without any transformation applied to
+        // the content": it was. But a weak tag soon gives way to a strong one, and no condition could ever match it.
+        let etag =
+            description.as_ref().filter(|(_, is_settled)| *is_settled).and_then(|(known, _)| known.validators().etag);
+        let response = reply::put(is_new, &location, etag);
         Ok((Stored { asked: self.name.clone(), name: self.name.clone(), bytes }, response))
     }
 }
 
-fn tag(file: Named) -> ETag {
-    ETag::of_file(file.identity.inode, file.identity.size, file.identity.modified_ns)
+/// The file that has been put in its place.
+fn file_of(files: &Files) -> Option<Identity> {
+    files.only().and_then(|(file, _)| file.identity().ok())
+}
+
+/// A file as the site describes it when it is asked for, and whether its tag is there to stay.
+fn describe(identity: &Identity, destination: &Destination) -> (Description, bool) {
+    let now = SystemTime::now();
+    let is_settled = is_settled(identity, now) || tells_every_change(destination, identity);
+    let facts = Facts { identity, is_settled, content_type: "", coding: None, varies: false, cache_control: None };
+    (Description::new(&facts, now), is_settled)
 }
 
 /// How often is looked again when a file has come meanwhile, where none was.

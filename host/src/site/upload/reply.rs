@@ -100,9 +100,9 @@ pub(super) fn created(head: &Head, path: &[u8], files: &[Stored]) -> Response {
     let mut response = match wants_page(head) {
         true => page::response(201, path, "Uploaded", &html! { (list(files)) (way_back(path)) }),
         false => {
-            let line = |file: &Stored| match file.asked == file.name {
-                true => format!("{} {}\n", file.bytes, file.name),
-                false => format!("{} {} (there was a {} already)\n", file.bytes, file.name, file.asked),
+            let line = |Stored { asked, name, bytes }: &Stored| match asked == name {
+                true => format!("stored {name}, {bytes} bytes\n"),
+                false => format!("stored {name}, {bytes} bytes: the name {asked} was taken\n"),
             };
             Response::text(201, files.iter().map(line).collect::<String>())
         }
@@ -152,7 +152,7 @@ fn list(files: &[Stored]) -> Markup {
                     a href=(page::reference(file.name.as_bytes())) { bdi { (page::visible(file.name.as_bytes())) } }
                     ", " (file.bytes) " bytes"
                     @if file.asked != file.name {
-                        " (there was a " bdi { (page::visible(file.asked.as_bytes())) } " already)"
+                        ": the name " bdi { (page::visible(file.asked.as_bytes())) } " was taken"
                     }
                 }
             }
