@@ -134,6 +134,19 @@ fn a_listing_is_a_page_that_nothing_can_be_put_into() {
     assert!(client.response().unwrap().text().contains("This folder is empty."));
     assert_eq!(names(&client.response().unwrap()), ["a/"]);
 
+    // There is a representation, but none that could be known again (RFC 9110 §13.1).
+    for (field, value, status) in [
+        ("If-None-Match", "*", 304),
+        ("If-None-Match", "\"a\"", 200),
+        ("If-Match", "*", 200),
+        ("If-Match", "\"a\"", 412),
+        ("If-Modified-Since", "Fri, 31 Dec 9999 23:59:59 GMT", 200),
+        ("Range", "bytes=0-1", 200),
+    ] {
+        let answer = server.connect().request("GET", "/a/", &[(field, value)], b"").unwrap();
+        assert_eq!(answer.status, status, "{field}: {value}");
+    }
+
     let mut old = server.connect();
     old.send(b"GET /a/ HTTP/1.0\r\n\r\n").unwrap();
     let page = old.response().unwrap();

@@ -7,8 +7,10 @@ mod window;
 
 use super::page;
 use super::resolve;
+use crate::http::Head;
+use crate::http::conditional::{Class, Outcome, Validators, evaluate};
 use crate::log;
-use crate::response::{Body, Chunk, Maker, Response, Status};
+use crate::response::{Body, Chunk, Fields, Maker, Response, Status};
 use crate::sys::entries::{Entries, Entry};
 use crate::sys::files::{Folder, Kind};
 use maud::{Markup, html};
@@ -64,7 +66,15 @@ enum Stage {
 }
 
 /// The listing of a folder.
-pub(super) fn respond(listed: Listed) -> Response {
+pub(super) fn respond(listed: Listed, head: &Head) -> Response {
+    // A tag would have to cover the state of every file.
+    match evaluate(head, Class::Reads, Some(Validators { etag: None, modified: None })) {
+        Outcome::Proceed => {}
+        Outcome::NotModified => {
+            return Response { status: Status::new(304), fields: Fields::default(), body: Body::Empty };
+        }
+        Outcome::Failed => return Response::error(412, "a listing has no entity tag"),
+    }
     let kind = if listed.form.is_some() { page::Kind::Form } else { page::Kind::Plain };
     let listing = Listing { listed, stage: Stage::Beginning, last: None, folders: 0, files: 0, made: String::new() };
     Response { status: Status::new(200), fields: page::fields(kind), body: Body::Made(Box::new(listing)) }

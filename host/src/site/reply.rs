@@ -25,7 +25,7 @@ pub(super) fn reply(target: Target, request: &mut Request, site: &Site) -> Respo
             Some(query) => Response::redirect(301, &format!("{location}?{query}")),
             None => Response::redirect(301, &location),
         },
-        Target::Listing(listed) => listing::respond(listed),
+        Target::Listing(listed) => listing::respond(listed, &request.head),
         Target::Refused(reject) => reject.into(),
     }
 }
