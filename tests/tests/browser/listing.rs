@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, SystemTime};
 use tests::browser::key;
-use tests::{Browser, Site};
+use tests::{Browser, Site, repository};
 
 /// A folder as people have it.
 fn site() -> Site {
@@ -175,9 +175,18 @@ fn names_are_shown_as_text_and_their_links_lead_to_their_files() {
 #[test]
 fn a_page_that_is_not_there_says_so() {
     let site = site();
+    for name in ["404.html", "style.css", "favicon.svg"] {
+        site.write(&format!("html/{name}"), fs::read(repository().join("html").join(name)).unwrap());
+    }
     let server = site.start(&["--listing"]);
     let browser = Browser::start();
-    browser.go(&url(&server, "/nothing"));
-    assert!(browser.find("body").text().contains("404 Not Found"));
-    browser.shoot("not-found");
+    browser.go(&url(&server, "/a/nothing"));
+    assert_eq!(browser.find("h1").text(), "Not found.");
+    for scheme in ["light", "dark"] {
+        browser.prefer("prefers-color-scheme", scheme);
+        assert_eq!(faint(&browser), [""; 0], "{scheme}");
+        browser.shoot(&format!("not-found-{scheme}"));
+    }
+    browser.find("main a").click();
+    assert_eq!(browser.title(), "Index of /");
 }
