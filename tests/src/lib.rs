@@ -3,6 +3,7 @@
 //! Nothing here sleeps and hopes: whatever must come about is waited for, with [`PATIENCE`] as the end of the wait
 //! and a panic that says what did not come about. Servers listen on port 0 of the loopback address.
 
+pub mod browser;
 pub mod client;
 pub mod compile;
 pub mod load;
@@ -11,6 +12,7 @@ pub mod process;
 pub mod server;
 pub mod source;
 
+pub use browser::Browser;
 pub use client::{Client, Response};
 pub use compile::cc;
 pub use load::Load;

@@ -29,6 +29,16 @@ pub fn children(parent: u32) -> Vec<Process> {
     found
 }
 
+/// All processes, zombies included.
+///
+/// # Panics
+/// /proc is not there.
+pub fn all() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    ids.filter_map(find).collect()
+}
+
 /// The process of that number, if there is one.
 pub fn find(id: u32) -> Option<Process> {
     look(id).map(|(process, _)| process)

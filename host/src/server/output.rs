@@ -1,9 +1,9 @@
 //! What a connection has to send: bytes that were put together, then perhaps content that lies elsewhere, in memory or in
-//! a file, then perhaps what a stream makes.
+//! a file, or is made of pieces of these, then perhaps what a stream or the server itself makes.
 
 use crate::http::encode::{self, Context, Length};
 use crate::request::Spare;
-use crate::response::{Body, Fields, Response, Status, Stream};
+use crate::response::{Body, Chunk, Fields, Maker, Parts, Response, Source, Status, Stream};
 use crate::sys::socket::{self, Direction, Moved};
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +18,8 @@ pub(super) struct Output {
     content: Option<Content>,
     /// Chunks that are still to be made.
     pub(super) stream: Option<Box<dyn Stream>>,
+    /// What makes the rest of the content, without a call.
+    maker: Option<Box<dyn Maker>>,
     framing: Framing,
     /// The head of the response is in the buffer or sent.
     pub(super) begun: bool,
@@ -34,6 +36,8 @@ struct Content {
     place: Place,
     offset: u64,
     left: u64,
+    /// Further pieces of the same place.
+    parts: Option<Box<Parts>>,
     /// What ends the chunk that it is, if it is one.
     then: &'static [u8],
 }
@@ -93,6 +97,11 @@ impl Output {
                     self.content_elsewhere(Place::Memory(bytes), 0, length);
                 }
             }
+            Body::Reason(text) => {
+                self.begin(&status, &fields, Some(text.len() as u64), context);
+                self.content(text.as_bytes());
+                self.end();
+            }
             Body::Shared(bytes) => {
                 let length = bytes.len() as u64;
                 self.begin(&status, &fields, Some(length), context);
@@ -107,12 +116,23 @@ impl Output {
                 self.begin(&status, &fields, Some(length), context);
                 self.content_elsewhere(Place::File(file), offset, length);
             }
+            Body::Parts(parts) => {
+                self.begin(&status, &fields, Some(parts.length()), context);
+                self.content_in_parts(parts);
+            }
             Body::Stream(mut stream) => {
                 self.begin(&status, &fields, None, context);
                 if let Some(first) = stream.first() {
                     self.content(&first);
                 }
                 self.stream = Some(stream);
+            }
+            Body::Made(maker) => {
+                self.begin(&status, &fields, None, context);
+                match self.is_complete() {
+                    true => self.end(),
+                    false => self.maker = Some(maker),
+                }
             }
             Body::Failed => self.failed = true,
         }
@@ -185,7 +205,39 @@ impl Output {
         if !matches!(self.framing, Framing::Chunked) {
             self.end();
         }
-        self.content = Some(Content { place, offset, left, then });
+        self.content = Some(Content { place, offset, left, parts: None, then });
+    }
+
+    /// Adds the rest of the content piece by piece, and completes it.
+    fn content_in_parts(&mut self, parts: Box<Parts>) {
+        let place = match parts.source() {
+            Source::Memory(bytes) => Place::Shared(Arc::clone(bytes)),
+            Source::File(file) => Place::File(Arc::clone(file)),
+        };
+        self.content_elsewhere(place, 0, parts.length());
+        if let Some(content) = self.content.as_mut().filter(|content| content.left > 0) {
+            // Nothing of the place goes before the first piece says what.
+            content.left = 0;
+            content.parts = Some(parts);
+        }
+    }
+
+    /// Whether there is content that [`make`](Self::make) has not made yet.
+    pub(super) fn is_made(&self) -> bool {
+        self.maker.is_some()
+    }
+
+    /// Makes some more of the content, if it is made here.
+    pub(super) fn make(&mut self) {
+        let Some(mut maker) = self.maker.take() else { return };
+        match maker.make() {
+            Chunk::Data(data) => {
+                self.content(data);
+                self.maker = Some(maker);
+            }
+            Chunk::End => self.end(),
+            Chunk::Failed => self.failed = true,
+        }
     }
 
     /// Completes the content.
@@ -239,8 +291,16 @@ impl Output {
                 }
                 None => socket::send(socket, rest, false),
                 Some(content) if content.left == 0 => {
-                    self.buffer.extend_from_slice(content.then);
-                    self.content = None;
+                    match content.parts.as_mut().and_then(|parts| parts.next_piece()) {
+                        Some(piece) => {
+                            self.buffer.extend_from_slice(piece.before);
+                            (content.offset, content.left) = (piece.offset, piece.length);
+                        }
+                        None => {
+                            self.buffer.extend_from_slice(content.then);
+                            self.content = None;
+                        }
+                    }
                     continue;
                 }
                 Some(_) if turn == 0 => return Flow::Yield,
@@ -288,6 +348,7 @@ impl Output {
         self.buffer.clear();
         self.sent = 0;
         self.content = None;
+        self.maker = None;
         self.failed = true;
     }
 
@@ -299,7 +360,7 @@ impl Output {
 
     /// Makes ready for another connection, after one that has sent everything.
     pub(super) fn rest(&mut self) {
-        debug_assert!(!self.pending() && self.stream.is_none() && !self.begun && !self.failed);
+        debug_assert!(!self.pending() && self.stream.is_none() && self.maker.is_none() && !self.begun && !self.failed);
         if self.buffer.capacity() > 2 * KEPT_BYTES_MAX {
             self.buffer.shrink_to(KEPT_BYTES_MAX);
         }

@@ -1,9 +1,9 @@
 //! Sending: responses, and how they end.
 
 use super::{Connection, Mode, Situation, Stage, Step};
-use crate::http::Reject;
+use crate::http::{Reject, accept};
 use crate::log;
-use crate::response::Response;
+use crate::response::{Body, Response};
 use crate::server::call::Work;
 use crate::server::output::Flow;
 use crate::server::patience::Wait;
@@ -13,6 +13,10 @@ use std::os::fd::AsFd;
 impl Connection {
     /// Begins the response.
     pub(super) fn respond(&mut self, response: Response, situation: &Situation<'_>) {
+        let response = match response.body {
+            Body::Reason(_) if self.takes_pages() => situation.settings.router.with_page(response),
+            _ => response,
+        };
         if situation.settings.config.trace {
             log::trace(format_args!("> HTTP/1.1 {} {}", response.status.code, response.status.reason));
         }
@@ -25,6 +29,11 @@ impl Connection {
         let spare = space.request.as_mut().map(|request| &mut request.spare);
         space.output.respond(response, &context, spare);
         space.stage = Stage::Responding;
+    }
+
+    /// Whether an error is better shown to the client as a page.
+    fn takes_pages(&self) -> bool {
+        self.space.request.as_ref().map_or(self.space.traits.takes_pages, |request| accept::takes_html(&request.head))
     }
 
     /// Answers a request that cannot be answered otherwise, and closes.
@@ -40,6 +49,9 @@ impl Connection {
         if space.output.failed {
             return Some(self.abort(situation));
         }
+        if space.output.is_made() {
+            return self.make(situation);
+        }
         let more_to_make = space.output.stream.is_some();
         let pipelined = self.goes_on() && space.taken < space.input.len() && !space.output.is_large();
         if more_to_make || !pipelined {
@@ -53,6 +65,20 @@ impl Connection {
             return Some(self.call_stream(work, situation));
         }
         self.finish_response()
+    }
+
+    /// Makes some more of what the server itself makes, when the client has taken what there was.
+    fn make(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
+        // It may be a while before something is sent, at which it would show.
+        if situation.hangup {
+            return Some(self.abort(situation));
+        }
+        let waiting = self.flush(situation);
+        if waiting.is_some() {
+            return waiting;
+        }
+        self.space.output.make();
+        Some(Step::Yield)
     }
 
     fn finish_response(&mut self) -> Option<Step> {
