@@ -35,6 +35,11 @@ fn suffix(coding: Coding) -> &'static [u8] {
     }
 }
 
+/// The name of the file beside which one of this name would be taken for its compressed form.
+pub(super) fn original(name: &str) -> Option<&str> {
+    Coding::ALL.into_iter().find_map(|coding| name.strip_suffix(std::str::from_utf8(suffix(coding)).ok()?))
+}
+
 /// The path of the sidecar of the file at `relative`.
 pub(super) fn path(relative: &[u8], coding: Coding) -> Vec<u8> {
     [relative, suffix(coding)].concat()
