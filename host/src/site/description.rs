@@ -162,7 +162,7 @@ impl Description {
             (Answer::Unsatisfiable, _) => {
                 let reason = format!("none of these ranges is in the file, which has {} bytes", self.size);
                 let mut response = self.refuse(416, &reason);
-                // §15.5.17: "the server SHOULD generate a Content-Range header field specifying the current length".
+                // §15.5.17: a 416 "SHOULD generate a Content-Range header field specifying the current length".
                 response.fields.append_formatted(b"Content-Range", format_args!("bytes */{}", self.size));
                 return response;
             }
