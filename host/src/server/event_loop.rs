@@ -1,6 +1,7 @@
 //! An event loop: it waits for its connections, lets each go on as far as it can, and comes out whenever a call into a
 //! module is due, so that the call runs without the loop.
 
+use super::access_log::{self, Lines};
 use super::call::{Call, Epilogue, Outcome, Work};
 use super::connection::{Connection, Mode, Situation, Step};
 use super::crash::Crash;
@@ -49,6 +50,8 @@ pub(super) struct EventLoop {
     letters: VecDeque<Letter>,
     mode: Mode,
     clock: Clock,
+    /// For the access log, if there is one.
+    lines: Option<Lines>,
     /// The call that the leader is in, or was when the loop was taken over.
     pub(super) calling: Option<Calling>,
 }
@@ -89,7 +92,8 @@ impl EventLoop {
             listener.listen(&poller)?;
             listeners.push(listener);
         }
-        let clock = Clock::new(&shared.settings.config.server_header);
+        let mut lines = shared.settings.access_log.clone().map(Lines::new);
+        let clock = Clock::new(&shared.settings.config.server_header, &mut lines);
         Ok(EventLoop {
             shared,
             index,
@@ -107,6 +111,7 @@ impl EventLoop {
             letters: VecDeque::new(),
             mode: Mode::Running,
             clock,
+            lines,
             calling: None,
         })
     }
@@ -223,8 +228,12 @@ impl EventLoop {
                 let shared = Arc::clone(shared);
                 Box::new(move |permit| shared.post(index, Letter::Permit(id, permit)))
             },
+            lines: self.lines.as_ref(),
         };
         let step = go(&mut connection, &mut situation);
+        if let Some(lines) = &mut self.lines {
+            connection.settle(lines, matches!(step, Step::Close));
+        }
         match step {
             Step::Wait(wait) => {
                 connection.wait_for(wait, self.clock.now_ms, &shared.settings);
@@ -281,14 +290,15 @@ impl EventLoop {
         let timeout = self.timers.next_in(self.clock.now_ms);
         let retry = self.listeners.iter().filter_map(Listener::retry_in).min();
         let soon = if !self.ready.is_empty() { Some(Duration::ZERO) } else { postponed.then_some(POSTPONED) };
-        let timeout = timeout.map(Duration::from_millis).into_iter().chain(retry).chain(soon).min();
+        let lines = self.lines.as_mut().and_then(Lines::due_in_ms);
+        let timeout = timeout.into_iter().chain(lines).map(Duration::from_millis).chain(retry).chain(soon).min();
         self.events.clear();
         if let Err(error) = self.poller.wait(&mut self.events, timeout) {
             // Only a bug or a module that closed descriptors of ours can bring this about: nothing can be served.
             tracing::error!("epoll_wait failed: {error}");
             crate::sys::process::exit_now(1);
         }
-        self.clock.tick(&self.shared.settings.config.server_header);
+        self.clock.tick(&self.shared.settings.config.server_header, &mut self.lines);
         let events = std::mem::take(&mut self.events);
         for event in events.iter().filter(|event| event.key() as u32 == LISTENER as u32) {
             self.accept((event.key() >> 32) as usize);
@@ -318,7 +328,11 @@ impl EventLoop {
             let Some(listener) = self.listeners.get_mut(listener) else { return false };
             let line = match listener.accept(&self.poller, &self.shared) {
                 Accepted::Connection(line) => line,
-                Accepted::Refused => continue,
+                Accepted::SentAway(peer, extent) => {
+                    self.lines.iter_mut().for_each(|lines| access_log::sent_away(lines, &peer, extent));
+                    continue;
+                }
+                Accepted::Gone => continue,
                 Accepted::Nothing => return false,
             };
             let index = self.shared.assign(self.index);
@@ -357,7 +371,12 @@ impl EventLoop {
     fn open(&mut self, letter: Letter) {
         match letter {
             Letter::Accepted(line) => self.register(Occupant::Resting(line)),
-            Letter::Adopted(connection) => self.register(Occupant::Working(*connection)),
+            Letter::Adopted(mut connection) => {
+                if let Some(lines) = &self.lines {
+                    connection.note_adopted(lines);
+                }
+                self.register(Occupant::Working(*connection));
+            }
             Letter::Returned(id, connection) => {
                 if let Some(slot) = self.slots.find(id) {
                     // It was away while edges may have come, and may have read meanwhile.
@@ -372,6 +391,10 @@ impl EventLoop {
                     connection.admit(permit);
                     self.queue(id);
                 }
+            }
+            Letter::PassLines(done) => {
+                self.lines.iter_mut().for_each(Lines::pass);
+                drop(done);
             }
             Letter::Drain => self.leave(Mode::Draining),
             Letter::Stop => self.leave(Mode::Stopping),
@@ -405,6 +428,7 @@ impl EventLoop {
             }
         }
         self.mode = mode;
+        self.lines.iter_mut().for_each(Lines::leave);
         for listener in self.listeners.drain(..) {
             listener.close(&self.poller);
         }
@@ -458,16 +482,20 @@ impl EventLoop {
 }
 
 impl Clock {
-    fn new(server: &str) -> Clock {
+    fn new(server: &str, lines: &mut Option<Lines>) -> Clock {
         let mut clock = Clock { now_ms: 1, second: u64::MAX, signature: Signature::default() };
-        clock.tick(server);
+        clock.tick(server, lines);
         clock
     }
 
-    fn tick(&mut self, server: &str) {
+    fn tick(&mut self, server: &str, lines: &mut Option<Lines>) {
         // Never 0, which stands for no deadline.
         self.now_ms = clock::coarse_ms() + 1;
-        let second = clock::coarse_second();
+        let now = clock::coarse_time();
+        if let Some(lines) = lines {
+            lines.tick(self.now_ms, now);
+        }
+        let second = now.as_secs();
         if second != self.second {
             self.second = second;
             self.signature = Signature::new(SystemTime::UNIX_EPOCH + Duration::from_secs(second), server);

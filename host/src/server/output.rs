@@ -1,6 +1,7 @@
 //! What a connection has to send: bytes that were put together, then perhaps content that lies elsewhere, in memory or in
 //! a file, then perhaps what a stream makes.
 
+use super::extent::Extent;
 use crate::http::encode::{self, Context, Length};
 use crate::request::Spare;
 use crate::response::{Body, Fields, Response, Status, Stream};
@@ -27,6 +28,10 @@ pub(super) struct Output {
     pub(super) keep_alive: bool,
     /// Bytes have left since this was last cleared.
     pub(super) progressed: bool,
+    /// How many have left in all.
+    gone: u64,
+    /// Of the response that has been begun last.
+    extent: Extent,
 }
 
 /// Content that is not copied into the buffer. It comes after what is there.
@@ -133,7 +138,9 @@ impl Output {
             Length::Known(length) => Some(length),
             Length::Unknown => fields.content_length,
         };
+        let start = self.position();
         let sent = encode::head(&mut self.buffer, status, fields, length, context);
+        self.extent = Extent::new(status.code, start, self.position(), sent.chunked);
         self.keep_alive = sent.keep_alive;
         self.framing = match known {
             _ if !sent.body_allowed => Framing::None,
@@ -157,7 +164,13 @@ impl Output {
                     return false;
                 }
             }
-            Framing::Chunked => encode::chunk(&mut self.buffer, data),
+            Framing::Chunked => {
+                encode::chunk(&mut self.buffer, data);
+                if !data.is_empty() {
+                    let length = data.len() as u64;
+                    self.extent.piece(self.position() - END_OF_CHUNK - length, length);
+                }
+            }
             Framing::UntilClose => self.buffer.extend_from_slice(data),
         }
         true
@@ -178,6 +191,7 @@ impl Output {
             Framing::Chunked if length == 0 => (0, LAST_CHUNK),
             Framing::Chunked => {
                 self.buffer.extend_from_slice(format!("{length:x}\r\n").as_bytes());
+                self.extent.piece(self.position(), length);
                 (length, END_OF_CHUNK_AND_LAST_CHUNK)
             }
             Framing::UntilClose => (length, b""),
@@ -267,6 +281,7 @@ impl Output {
                 Moved::End => return Flow::Broken,
             };
             self.progressed = true;
+            self.gone += count as u64;
             let of_buffer = count.min(self.buffer.len() - self.sent);
             self.sent += of_buffer;
             if let Some(content) = &mut self.content {
@@ -281,6 +296,21 @@ impl Output {
                 return Flow::Blocked;
             }
         }
+    }
+
+    /// How many bytes the kernel has taken, of all responses.
+    pub(super) fn sent(&self) -> u64 {
+        self.gone
+    }
+
+    /// How many it will have taken when the buffer is sent: where the next response begins, or this one ends.
+    pub(super) fn position(&self) -> u64 {
+        self.gone + (self.buffer.len() - self.sent) as u64
+    }
+
+    /// Where the response is that has been begun last.
+    pub(super) fn extent(&self) -> Extent {
+        self.extent
     }
 
     /// Forgets what cannot be sent any more.
@@ -336,6 +366,8 @@ fn complain_of_more() {
     tracing::error!("a handler gave more content than its Content-Length said; the rest is dropped");
 }
 
+/// The bytes of the line end behind a chunk.
+const END_OF_CHUNK: u64 = 2;
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const END_OF_CHUNK_AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
