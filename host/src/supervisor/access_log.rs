@@ -50,7 +50,9 @@ impl Supervisor {
         }
         let name = match &self.config.access_log {
             Some(LogFile::Path(path)) => path.display(),
-            Some(LogFile::Output) => return tracing::info!("the access log goes to the standard output; nothing to open"),
+            Some(LogFile::Output) => {
+                return tracing::info!("the access log goes to the standard output; nothing to open");
+            }
             None => return tracing::info!("there is no access log to open anew (--access-log)"),
         };
         match open(&self.config).and_then(|opened| self.crew.change_access_log(opened)) {

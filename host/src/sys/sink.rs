@@ -84,12 +84,13 @@ impl Sink {
 
 /// Waits until the alarm is rung, or `sink` may take more, or the time is over.
 pub fn wait(alarm: &Alarm, sink: Option<&Sink>, patience: Option<Duration>) {
-    let mut asked = vec![PollFd::new(alarm, PollFlags::IN)];
-    asked.extend(sink.map(|sink| PollFd::new(&sink.descriptor, PollFlags::OUT)));
-    let patience =
-        patience.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
+    let patience = patience.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
     // Interrupted is as good as woken: the caller looks.
-    _ = poll(&mut asked, patience.as_ref());
+    let rung = PollFd::new(alarm, PollFlags::IN);
+    _ = match sink {
+        Some(sink) => poll(&mut [rung, PollFd::new(&sink.descriptor, PollFlags::OUT)], patience.as_ref()),
+        None => poll(&mut [rung], patience.as_ref()),
+    };
     alarm.silence();
 }
 

@@ -187,7 +187,9 @@ pub(in crate::server) fn sent_away(lines: &mut Lines, peer: &Address, extent: Ex
 fn line(lines: &mut Lines, text: &[u8], record: Record, extent: Extent, sent: u64, is_complete: bool) {
     let Record { text: [start, middle, end], since_us, suspect } = record;
     let (before, after) = (&text[start..middle], &text[middle..end]);
-    let (status, bytes) = (extent.status, extent.content_sent(sent));
+    let (head_bytes, bytes) = (extent.head_sent(sent), extent.content_sent(sent));
+    // A client who has got nothing has no status either.
+    let status = if head_bytes > 0 || is_complete { extent.status } else { 0 };
     let is_json = lines.format() == AccessLogFormat::Json;
     lines.push(|out| {
         out.extend_from_slice(before);
@@ -204,7 +206,6 @@ fn line(lines: &mut Lines, text: &[u8], record: Record, extent: Extent, sent: u6
             return;
         }
         let duration_us = clock::precise_us().saturating_sub(since_us);
-        let head_bytes = extent.head_sent(sent);
         _ = write!(out, ",\"bytes\":{bytes},\"head_bytes\":{head_bytes},\"duration_us\":{duration_us}");
         _ = write!(out, ",\"complete\":{is_complete},\"module\":");
         let module = suspect.map(|suspect| suspect.module.as_bytes());
