@@ -6,6 +6,7 @@
 
 mod access_log;
 mod call;
+mod clock;
 mod connection;
 mod crash;
 mod delay;

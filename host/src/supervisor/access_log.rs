@@ -19,7 +19,7 @@ pub(super) fn open(config: &Config) -> anyhow::Result<Option<OwnedFd>> {
     let opened = match file {
         LogFile::Output => std::io::stdout().as_fd().try_clone_to_owned().context("cannot use the standard output")?,
         LogFile::Path(path) => {
-            admission::not_served(path, config)?;
+            admission::not_served(path, config.html.as_deref(), &config.handlers)?;
             open_path(path)?
         }
     };

@@ -4,7 +4,6 @@
 //! the server. So neither may be writable by others, and no page folder may overlap with them: what is put among
 //! the pages by an upload or a deployment must never be loaded, and no handler must be sent as a page.
 
-use crate::config::Config;
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -30,12 +29,12 @@ pub fn check(html: Option<&Path>, handlers: &Path, runtime: &Path) -> Result<()>
 ///
 /// # Errors
 /// Names both. A folder that is not there is left to who opens the file.
-pub fn not_served(file: &Path, config: &Config) -> Result<()> {
+pub fn not_served(file: &Path, html: Option<&Path>, handlers: &Path) -> Result<()> {
     // The file may be a link to another.
     let target = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let Some(folder) = target.parent().and_then(|folder| fs::canonicalize(folder).ok()) else { return Ok(()) };
-    let html = config.html.as_deref().map(|html| ("--html", html));
-    for (option, outer) in html.into_iter().chain([("--handlers", &*config.handlers)]) {
+    let html = html.map(|html| ("--html", html));
+    for (option, outer) in html.into_iter().chain([("--handlers", handlers)]) {
         let outer_file = identity(&metadata(outer)?);
         for ancestor in folder.ancestors() {
             ensure!(
@@ -137,10 +136,8 @@ mod tests {
     #[test]
     fn a_log_among_pages_or_handlers_is_refused_under_any_name() {
         let folders = Folders::new();
-        let [html, handlers] = ["html", "handlers"].map(|name| folders.path(name).to_str().unwrap().to_owned());
-        let arguments = ["host", "--html", &html, "--handlers", &handlers].map(std::ffi::OsString::from);
-        let Ok(crate::cli::Invocation::Serve(config)) = crate::cli::parse(arguments, |_| None) else { panic!() };
-        let verdict = |name: &str| not_served(&folders.path(name), &config);
+        let [html, handlers] = ["html", "handlers"].map(|name| folders.path(name));
+        let verdict = |name: &str| not_served(&folders.path(name), Some(&html), &handlers);
         folders.make("html/sub");
         symlink("html/sub/log", folders.path("link")).unwrap();
         fs::write(folders.path("html/sub/log"), "").unwrap();
