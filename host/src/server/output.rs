@@ -5,6 +5,7 @@ use super::extent::Extent;
 use crate::http::encode::{self, Context, Length};
 use crate::request::Spare;
 use crate::response::{Body, Fields, Response, Status, Stream};
+use crate::sys::files::{self, Identity};
 use crate::sys::socket::{self, Direction, Moved};
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,6 +42,8 @@ struct Content {
     left: u64,
     /// What ends the chunk that it is, if it is one.
     then: &'static [u8],
+    /// The file as it was when the client had to be waited for.
+    seen: Option<Identity>,
 }
 
 enum Place {
@@ -199,7 +202,7 @@ impl Output {
         if !matches!(self.framing, Framing::Chunked) {
             self.end();
         }
-        self.content = Some(Content { place, offset, left, then });
+        self.content = Some(Content { place, offset, left, then, seen: None });
     }
 
     /// Completes the content.
@@ -241,6 +244,14 @@ impl Output {
 
     /// Sends what can be sent without waiting.
     pub(super) fn flush(&mut self, socket: BorrowedFd<'_>) -> Flow {
+        let flow = self.send(socket);
+        if let (Flow::Blocked | Flow::Yield, Some(content)) = (flow, &mut self.content) {
+            content.look();
+        }
+        flow
+    }
+
+    fn send(&mut self, socket: BorrowedFd<'_>) -> Flow {
         let mut turn = BYTES_PER_TURN;
         loop {
             let rest = &self.buffer[self.sent..];
@@ -266,6 +277,8 @@ impl Output {
                             let start = content.offset as usize;
                             socket::send_both(socket, rest, &bytes[start..start + length as usize])
                         }
+                        // The length that was promised could be kept, but not what it was promised of.
+                        None if length == content.left && content.has_changed() => return Flow::Broken,
                         None if rest.is_empty() => content.place.send_file(socket, content.offset, length),
                         None => {
                             asked = rest.len();
@@ -342,6 +355,22 @@ impl Output {
         buffer.clear();
         buffer.shrink_to(KEPT_BYTES_MAX);
         *self = Output { buffer, ..Output::default() };
+    }
+}
+
+impl Content {
+    /// Notes the state of its file: from now on others may change it, while the client takes its time.
+    fn look(&mut self) {
+        if let (Place::File(file), None) = (&self.place, &self.seen) {
+            self.seen = files::identify(file).ok();
+        }
+    }
+
+    /// Whether its file is not any more what its beginning was sent of, as far as that can be told: one that has only become
+    /// longer most probably has the same beginning, as a log has.
+    fn has_changed(&self) -> bool {
+        let (Place::File(file), Some(seen)) = (&self.place, &self.seen) else { return false };
+        files::identify(file).is_ok_and(|now| now.modified_ns != seen.modified_ns && now.size <= seen.size)
     }
 }
 

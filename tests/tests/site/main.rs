@@ -1,6 +1,7 @@
 //! The site from outside: what is shown of the files under `--html`, what is not, and who answers what.
 
 mod cached;
+mod changes;
 
 use std::fs;
 use std::io::{ErrorKind, Read};
