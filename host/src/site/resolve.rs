@@ -67,7 +67,9 @@ pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
     };
     match find_index(folder, &[relative, b"/"].concat(), None) {
         Some(Target::File(_)) => Some(Target::Folder { location: format!("/{}/", percent_encode(relative, KEPT)) }),
-        _ => refused,
+        // As with the slash at its end.
+        Some(refusal) => Some(refusal),
+        None => refused,
     }
 }
 

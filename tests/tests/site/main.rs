@@ -2,6 +2,7 @@
 
 mod cached;
 mod changes;
+mod paths;
 
 use std::fs;
 use std::io::{ErrorKind, Read};
