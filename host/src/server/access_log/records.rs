@@ -119,9 +119,17 @@ impl Records {
     pub(in crate::server) fn clear(&mut self) {
         self.answered.clear();
         self.current = None;
-        self.text.clear();
-        self.text.shrink_to(KEPT_BYTES_MAX);
-        self.answered.shrink_to(KEPT_MAX);
+        self.rest();
+    }
+
+    /// Gives back what it will hardly need again; all lines have been made.
+    pub(in crate::server) fn rest(&mut self) {
+        debug_assert!(self.is_empty());
+        if self.text.capacity() > KEPT_BYTES_MAX || self.answered.capacity() > KEPT_MAX {
+            self.text.clear();
+            self.text.shrink_to(KEPT_BYTES_MAX);
+            self.answered.shrink_to(KEPT_MAX);
+        }
     }
 
     fn start(&mut self, lines: &Lines, peer: &Address, request: impl FnOnce(&mut Vec<u8>, AccessLogFormat)) {

@@ -296,7 +296,6 @@ impl Workspace {
     pub(super) fn rest(&mut self) {
         debug_assert!(matches!(self.stage, Stage::Head) && self.taken == self.input.len() && self.decoder.is_none());
         debug_assert!(self.answer.is_none() && self.run.is_empty() && !self.rejected);
-        debug_assert!(self.records.is_empty());
         // It may have left a note at the door of a build that has been replaced since.
         self.doors = Doors::default();
         self.taken = 0;
@@ -305,6 +304,7 @@ impl Workspace {
             self.input.shrink_to(READ_BYTES);
         }
         self.output.rest();
+        self.records.rest();
     }
 
     /// Makes ready for another connection, whatever this one was at.
