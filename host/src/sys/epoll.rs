@@ -124,9 +124,11 @@ impl Alarm {
     }
 
     /// Makes it silent again, for who looks at it by poll(2).
-    pub fn silence(&self) {
-        // EAGAIN: it was.
-        _ = rustix::io::read(&self.0, &mut [0; 8]);
+    ///
+    /// # Errors
+    /// `EAGAIN`: it was.
+    pub fn silence(&self) -> io::Result<()> {
+        rustix::io::read(&self.0, &mut [0; 8]).map(|_| ())
     }
 }
 

@@ -67,10 +67,7 @@ impl Sink {
             return Err(Errno::AGAIN);
         }
         match retry(|| rustix::io::write(&self.descriptor, piece)) {
-            Err(Errno::BADF) => {
-                tracing::error!("a module has closed the descriptor of the access log; the worker ends");
-                exit_now(1)
-            }
+            Err(Errno::BADF) => end_of_descriptors(),
             done => done,
         }
     }
@@ -91,7 +88,16 @@ pub fn wait(alarm: &Alarm, sink: Option<&Sink>, patience: Option<Duration>) {
         Some(sink) => poll(&mut [rung, PollFd::new(&sink.descriptor, PollFlags::OUT)], patience.as_ref()),
         None => poll(&mut [rung], patience.as_ref()),
     };
-    alarm.silence();
+    // It is most often silent when the sink is ready, or the time is over.
+    if alarm.silence() == Err(Errno::BADF) {
+        end_of_descriptors();
+    }
+}
+
+/// Nothing can be relied on any more: under the numbers of the server's own there may be anybody's files soon.
+fn end_of_descriptors() -> ! {
+    tracing::error!("a module has closed descriptors of the server's; the worker ends");
+    exit_now(1)
 }
 
 /// The first lines, as many as a pipe takes as a whole.

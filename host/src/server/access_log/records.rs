@@ -242,13 +242,13 @@ fn push_json(out: &mut Vec<u8>, value: Option<&[u8]>) {
 }
 
 /// Of a request line, or of a target.
-pub(super) const REQUEST_BYTES_MAX: usize = 2048;
+const REQUEST_BYTES_MAX: usize = 2048;
 
 /// Of each field, and of a module's name.
-pub(super) const FIELD_BYTES_MAX: usize = 512;
+const FIELD_BYTES_MAX: usize = 512;
 
 /// Of a method, where it stands alone.
-pub(super) const METHOD_BYTES_MAX: usize = 64;
+const METHOD_BYTES_MAX: usize = 64;
 
 /// Memory that an empty record keeps.
 const KEPT_BYTES_MAX: usize = 8 * 1024;
