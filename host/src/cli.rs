@@ -10,7 +10,8 @@ mod sources;
 
 use crate::config::token::Token;
 use crate::config::{
-    ApplicationName, Bind, CacheControl, Config, EnvPair, Files, Limits, LogFormat, Mount, Timeouts, values,
+    AccessLogFormat, ApplicationName, Bind, CacheControl, Config, EnvPair, Files, Limits, LogFile, LogFormat, Mount,
+    Timeouts, values,
 };
 use crate::exit::Exit;
 use crate::log;
@@ -245,6 +246,12 @@ struct RunningOptions {
     /// text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", value_enum, hide_possible_values = true)]
     log_format: LogFormat,
+    /// A line for each request, to FILE or - (stdout)
+    #[arg(long, value_name = "FILE|-")]
+    access_log: Option<LogFile>,
+    /// common, combined or json
+    #[arg(long, value_name = "FORMAT", default_value = "combined", value_enum, hide_possible_values = true)]
+    access_log_format: AccessLogFormat,
     /// Show connections, requests and responses
     #[arg(long)]
     trace: bool,
@@ -380,6 +387,8 @@ impl Cli {
             server_header: service.server_header,
             trace: running.trace,
             log_format: running.log_format,
+            access_log: running.access_log,
+            access_log_format: running.access_log_format,
         })
     }
 }

@@ -58,6 +58,10 @@ pub struct Config {
     pub trace: bool,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where a line is written for each request, if anywhere.
+    pub access_log: Option<LogFile>,
+    /// How those look.
+    pub access_log_format: AccessLogFormat,
 }
 
 /// One listening address.
@@ -174,6 +178,26 @@ impl Default for Timeouts {
 pub enum LogFormat {
     /// One line of text.
     Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `--access-log`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogFile {
+    /// The standard output: `-`.
+    Output,
+    /// The file at this path, to which lines are appended.
+    Path(PathBuf),
+}
+
+/// `--access-log-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum AccessLogFormat {
+    /// The common log format of NCSA's httpd.
+    Common,
+    /// The same with `Referer` and `User-Agent`, as of Apache's httpd.
+    Combined,
     /// One JSON object a line.
     Json,
 }

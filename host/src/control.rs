@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
     /// The first order. With it come the listening sockets, in the order of `listeners`, and behind them the memory of
-    /// the flight recorder.
+    /// the flight recorder, and then the access log, if there is one.
     Start {
         /// The checked configuration.
         config: Box<Config>,
@@ -49,6 +49,8 @@ pub enum Order {
     Serve,
     /// Take over a connection. Its descriptors come along.
     Adopt(HandoverState),
+    /// Write the access log there from now on. Its descriptor comes along.
+    OpenAccessLog,
     /// Pass all connections on.
     Drain,
     /// Answer what has been received, and close.

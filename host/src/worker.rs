@@ -9,7 +9,7 @@ use crate::control::{self, Order, Report, State};
 use crate::handler::{self, Errand, News, Registry, Retired, Saved, What};
 use crate::log::{self, Role};
 use crate::route::Router;
-use crate::server::{Incident, Notice, Server, Settings};
+use crate::server::{AccessLog, Ending, Incident, Notice, Server, Settings};
 use crate::site::{Site, Uploads};
 use crate::sys::channel::{self, Channel};
 use crate::sys::crash;
@@ -48,10 +48,14 @@ fn take_orders() -> anyhow::Result<()> {
     else {
         bail!("the supervisor did not begin with Start");
     };
+    let access_log = match config.access_log {
+        Some(_) => Some(sockets.pop().context("the supervisor gave no access log")?),
+        None => None,
+    };
     recorder::install(sockets.pop().context("the supervisor gave no flight recorder")?)
         .context("cannot map the flight recorder")?;
     log::start(config.log_format, Role::Worker)?;
-    let worker = Worker::new(Arc::new(*config), &channel)?;
+    let worker = Worker::new(Arc::new(*config), access_log, &channel)?;
     worker.report(Report::Started);
     let site = worker.config.html.as_deref().map(Site::open).transpose()?;
     let site = site.map(|site| site.listing(worker.config.listing));
@@ -70,7 +74,10 @@ fn take_orders() -> anyhow::Result<()> {
     loop {
         let (order, descriptors) = match control::receive(&channel) {
             Ok(Some(received)) => received,
-            Ok(None) => return Ok(()),
+            Ok(None) => {
+                worker.end_access_log().into_iter().for_each(Ending::wait);
+                return Ok(());
+            }
             // A connection that finds no room here is lost; that is no reason to lose the others.
             Err(error) if control::is_lost_message(&error) => {
                 tracing::error!("{error:#}");
@@ -85,13 +92,20 @@ fn take_orders() -> anyhow::Result<()> {
                 _ = to_loader.send((order, descriptors));
             }
             Order::Adopt(state) => worker.server().adopt(control::handover((state, descriptors))),
+            Order::OpenAccessLog => {
+                if let Some((log, opened)) = worker.access_log.as_ref().zip(descriptors.into_iter().next()) {
+                    log.reopen(opened).context("cannot use the access log that was opened")?;
+                }
+            }
             Order::Drain => {
                 worker.draining.store(true, Ordering::Relaxed);
                 worker.server().drain();
             }
             Order::Stop => worker.server().stop(),
             Order::Exit => {
+                let ending = worker.end_access_log();
                 worker.retire();
+                ending.into_iter().for_each(Ending::wait);
                 return Ok(());
             }
         }
@@ -102,6 +116,7 @@ fn take_orders() -> anyhow::Result<()> {
 #[derive(Clone)]
 struct Worker {
     config: Arc<Config>,
+    access_log: Option<Arc<AccessLog>>,
     registry: Arc<Registry>,
     retired: mpsc::Sender<Retired>,
     channel: Arc<Channel>,
@@ -123,7 +138,8 @@ struct Prepared {
 type Outgoing = (Report, Vec<OwnedFd>);
 
 impl Worker {
-    fn new(config: Arc<Config>, channel: &Channel) -> anyhow::Result<Worker> {
+    fn new(config: Arc<Config>, access_log: Option<OwnedFd>, channel: &Channel) -> anyhow::Result<Worker> {
+        let access_log = access_log.map(|opened| AccessLog::start(opened, config.access_log_format)).transpose()?;
         let reports = send_reports(channel.try_clone()?)?;
         let channel = Arc::new(channel.try_clone()?);
         let (retired, to_retire) = mpsc::channel();
@@ -131,7 +147,7 @@ impl Worker {
         let (errands, to_run) = mpsc::channel();
         let registry = Arc::new(Registry::new(Arc::clone(&config), retired.clone(), errands));
         let (server, draining) = (Arc::default(), Arc::default());
-        let worker = Worker { config, registry, retired, channel, reports, server, draining };
+        let worker = Worker { config, access_log, registry, retired, channel, reports, server, draining };
         let keeper = worker.clone();
         thread::Builder::new().name("keeper".to_owned()).spawn(move || keeper.keep(&to_run))?;
         Ok(worker)
@@ -233,6 +249,7 @@ impl Worker {
             router: Router::new(&self.config, site, Arc::clone(&self.registry)),
             config: Arc::clone(&self.config),
             spool,
+            access_log: self.access_log.clone(),
             notice: Box::new(notice),
         };
         let server = Server::start(settings, listeners).with_context(|| match self.config.limits.memory_bytes_max {
@@ -260,6 +277,14 @@ impl Worker {
     fn report_later(&self, report: Report, descriptors: Vec<OwnedFd>) {
         // The receiver ends only with the process.
         _ = self.reports.send((report, descriptors));
+    }
+
+    /// Has the last lines of the access log written, beside what else is done at the end.
+    fn end_access_log(&self) -> Option<Ending> {
+        let log = self.access_log.as_ref()?;
+        // Loops that were told to leave have given away all that they have.
+        self.server.get().into_iter().for_each(Server::pass_lines);
+        Some(log.end())
     }
 
     /// Calls every `stop` that is due, and waits for them, but not for ever.

@@ -4,14 +4,15 @@
 #[path = "allocations/module.rs"]
 mod module;
 
-use host::config::Bind;
-use host::server::{Server, Settings};
+use host::config::{AccessLogFormat, Bind};
+use host::server::{AccessLog, Server, Settings};
 use host::sys::allocations::{Counting, by_all_threads};
 use host::sys::socket::{Address, listen, local_address};
 use module::{FIELDS, FRUGAL, config, request_texts, router};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,14 +31,19 @@ const ROUNDS_MAX: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts a server in this process, for the rest of it.
-fn serve() -> SocketAddr {
+fn serve(access_log: Option<AccessLogFormat>) -> SocketAddr {
     let config = Arc::new(config());
     let (router, retired) = router(Arc::clone(&config));
     std::thread::spawn(move || host::handler::retire(&retired));
     let listener = listen(&Bind::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
     let address = local_address(listener.as_fd()).unwrap();
     let Address::Tcp(socket_address) = address else { panic!("{address:?}") };
-    let settings = Settings { config, router, spool: std::env::temp_dir(), notice: Box::new(|_| {}) };
+    let access_log = access_log.map(|format| {
+        let nowhere = host::sys::sink::open(Path::new("/dev/null")).unwrap();
+        AccessLog::start(nowhere, format).unwrap()
+    });
+    let spool = std::env::temp_dir();
+    let settings = Settings { config, router, spool, access_log, notice: Box::new(|_| {}) };
     // Dropping the server would not end it either: its threads go on.
     Server::start(settings, vec![(listener, Arc::new(Address::Tcp(socket_address)))]).unwrap();
     socket_address
@@ -89,7 +95,7 @@ fn is_complete(response: &[u8]) -> bool {
 
 #[test]
 fn a_server_allocates_nothing_for_small_requests_to_frugal_handlers() {
-    let address = serve();
+    let address = serve(None);
     for fields in FIELDS {
         for symbol in FRUGAL {
             let mut client = Client::new(address, symbol, fields);
@@ -99,6 +105,13 @@ fn a_server_allocates_nothing_for_small_requests_to_frugal_handlers() {
             });
             assert!(frugal, "{symbol} {fields}");
         }
+    }
+    // Lines of the access log go to their writer some hundred at a time, and each time that takes two, and more when it
+    // comes in the midst of others.
+    for format in [AccessLogFormat::Combined, AccessLogFormat::Json] {
+        let mut client = Client::new(serve(Some(format)), "hello", FIELDS[1]);
+        let frugal = (0..ROUNDS_MAX).any(|_| client.round().0 <= ROUND / 20);
+        assert!(frugal, "{format:?}");
     }
     // If there were one for each request, it would be seen.
     let (allocations, allowed) = Client::new(address, "wasteful", FIELDS[0]).round();

@@ -2,7 +2,7 @@
 //!
 //! Each is parsed here once, and each refusal says what to write instead.
 
-use super::{ApplicationName, Bind, EnvPair, Mount};
+use super::{ApplicationName, Bind, EnvPair, LogFile, Mount};
 use anyhow::{Context, Error, Result, bail, ensure};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -62,6 +62,25 @@ impl fmt::Display for Bind {
             Self::Tcp(address) => write!(out, "{address}"),
             Self::Unix(path) => write!(out, "unix:{}", path.display()),
             Self::Inherited(number) => write!(out, "fd:{number}"),
+        }
+    }
+}
+
+/// `--access-log`: a file's path, or `-`.
+impl FromStr for LogFile {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        ensure!(!text.is_empty(), "no file; name one, or say - for the standard output");
+        Ok(if text == "-" { Self::Output } else { Self::Path(absolute(Path::new(text))?) })
+    }
+}
+
+impl fmt::Display for LogFile {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Output => out.write_str("the standard output"),
+            Self::Path(path) => write!(out, "{}", path.display()),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! An event loop: it waits for its connections, lets each go on as far as it can, and comes out whenever a call into a
 //! module is due, so that the call runs without the loop.
 
+use super::access_log::{self, Lines};
 use super::call::{Call, Epilogue, Outcome, Work};
+use super::clock::Clock;
 use super::connection::{Connection, Mode, Situation, Step};
 use super::crash::Crash;
 use super::listener::{Accepted, Listener};
@@ -10,19 +12,17 @@ use super::spaces::Spaces;
 use super::task::Task;
 use super::timer::Timers;
 use super::{Letter, Notice, Shared};
-use crate::http::encode::Signature;
 use crate::log;
 use crate::pace::Pace;
 use crate::response::Response;
 use crate::route;
 use crate::serial::Waiter;
-use crate::sys::clock;
 use crate::sys::epoll::{Events, Poller};
 use crate::sys::socket::Address;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// The loop and all its connections. Only its leader touches it.
 pub(super) struct EventLoop {
@@ -49,6 +49,8 @@ pub(super) struct EventLoop {
     letters: VecDeque<Letter>,
     mode: Mode,
     clock: Clock,
+    /// For the access log, if there is one.
+    lines: Option<Lines>,
     /// The call that the leader is in, or was when the loop was taken over.
     pub(super) calling: Option<Calling>,
 }
@@ -69,12 +71,6 @@ pub(super) struct Calling {
     pub(super) passed_on: bool,
 }
 
-struct Clock {
-    now_ms: u64,
-    second: u64,
-    signature: Signature,
-}
-
 impl EventLoop {
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -89,7 +85,8 @@ impl EventLoop {
             listener.listen(&poller)?;
             listeners.push(listener);
         }
-        let clock = Clock::new(&shared.settings.config.server_header);
+        let mut lines = shared.settings.access_log.clone().map(Lines::new);
+        let clock = Clock::new(&shared.settings.config.server_header, &mut lines);
         Ok(EventLoop {
             shared,
             index,
@@ -107,6 +104,7 @@ impl EventLoop {
             letters: VecDeque::new(),
             mode: Mode::Running,
             clock,
+            lines,
             calling: None,
         })
     }
@@ -224,8 +222,12 @@ impl EventLoop {
                 let shared = Arc::clone(shared);
                 Box::new(move |permit| shared.post(index, Letter::Permit(id, permit)))
             },
+            lines: self.lines.as_ref(),
         };
         let step = go(&mut connection, &mut situation);
+        if let Some(lines) = &mut self.lines {
+            connection.settle(lines, matches!(step, Step::Close));
+        }
         match step {
             Step::Wait(wait) => {
                 connection.wait_for(wait, self.clock.now_ms, &shared.settings);
@@ -291,14 +293,15 @@ impl EventLoop {
         let timeout = self.timers.next_in(self.clock.now_ms);
         let retry = self.listeners.iter().filter_map(Listener::retry_in).min();
         let soon = if !self.ready.is_empty() { Some(Duration::ZERO) } else { postponed.then_some(POSTPONED) };
-        let timeout = timeout.map(Duration::from_millis).into_iter().chain(retry).chain(soon).min();
+        let lines = self.lines.as_mut().and_then(Lines::due_in_ms);
+        let timeout = timeout.into_iter().chain(lines).map(Duration::from_millis).chain(retry).chain(soon).min();
         self.events.clear();
         if let Err(error) = self.poller.wait(&mut self.events, timeout) {
             // Only a bug or a module that closed descriptors of ours can bring this about: nothing can be served.
             tracing::error!("epoll_wait failed: {error}");
             crate::sys::process::exit_now(1);
         }
-        self.clock.tick(&self.shared.settings.config.server_header);
+        self.clock.tick(&self.shared.settings.config.server_header, &mut self.lines);
         let events = std::mem::take(&mut self.events);
         for event in events.iter().filter(|event| event.key() as u32 == LISTENER as u32) {
             self.accept((event.key() >> 32) as usize);
@@ -328,7 +331,11 @@ impl EventLoop {
             let Some(listener) = self.listeners.get_mut(listener) else { return false };
             let line = match listener.accept(&self.poller, &self.shared) {
                 Accepted::Connection(line) => line,
-                Accepted::Refused => continue,
+                Accepted::SentAway(peer, extent) => {
+                    self.lines.iter_mut().for_each(|lines| access_log::sent_away(lines, &peer, extent));
+                    continue;
+                }
+                Accepted::Gone => continue,
                 Accepted::Nothing => return false,
             };
             let index = self.shared.assign(self.index);
@@ -367,7 +374,12 @@ impl EventLoop {
     fn open(&mut self, letter: Letter) {
         match letter {
             Letter::Accepted(line) => self.register(Occupant::Resting(line)),
-            Letter::Adopted(connection) => self.register(Occupant::Working(*connection)),
+            Letter::Adopted(mut connection) => {
+                if let Some(lines) = &self.lines {
+                    connection.note_adopted(lines);
+                }
+                self.register(Occupant::Working(*connection));
+            }
             Letter::Returned(id, connection) => {
                 if let Some(slot) = self.slots.find(id) {
                     // It was away while edges may have come, and may have read meanwhile.
@@ -382,6 +394,10 @@ impl EventLoop {
                     connection.admit(permit);
                     self.queue(id);
                 }
+            }
+            Letter::PassLines(done) => {
+                self.lines.iter_mut().for_each(Lines::pass);
+                drop(done);
             }
             Letter::Drain => self.leave(Mode::Draining),
             Letter::Stop => self.leave(Mode::Stopping),
@@ -418,6 +434,7 @@ impl EventLoop {
             }
         }
         self.mode = mode;
+        self.lines.iter_mut().for_each(Lines::leave);
         for listener in self.listeners.drain(..) {
             listener.close(&self.poller);
         }
@@ -467,24 +484,6 @@ impl EventLoop {
         };
         // Expiring never comes to a call: what it decides is done at the connection's next turn.
         self.drive(id, connection, |connection, situation| connection.expire(situation));
-    }
-}
-
-impl Clock {
-    fn new(server: &str) -> Clock {
-        let mut clock = Clock { now_ms: 1, second: u64::MAX, signature: Signature::default() };
-        clock.tick(server);
-        clock
-    }
-
-    fn tick(&mut self, server: &str) {
-        // Never 0, which stands for no deadline.
-        self.now_ms = clock::coarse_ms() + 1;
-        let second = clock::coarse_second();
-        if second != self.second {
-            self.second = second;
-            self.signature = Signature::new(SystemTime::UNIX_EPOCH + Duration::from_secs(second), server);
-        }
     }
 }
 

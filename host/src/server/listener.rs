@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::connection::Line;
+use super::extent::Extent;
 use crate::log;
 use crate::sys::epoll::Poller;
 use crate::sys::socket::{self, Address};
@@ -24,8 +25,10 @@ pub(super) struct Listener {
 /// What asking for a connection came to.
 pub(super) enum Accepted {
     Connection(Box<Line>),
-    /// There was one, and it has been sent away.
-    Refused,
+    /// There was one, and it has been sent away with this.
+    SentAway(Address, Extent),
+    /// It has ended before it could be taken.
+    Gone,
     Nothing,
 }
 
@@ -45,7 +48,7 @@ impl Listener {
             Err(Errno::AGAIN) => return Accepted::Nothing,
             // The client has given up, or the network has reported an old error (accept(2)): the next one may be well.
             Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::NETDOWN | Errno::HOSTUNREACH) => {
-                return Accepted::Refused;
+                return Accepted::Gone;
             }
             Err(error) => {
                 if self.complained.is_none_or(|last| last.elapsed() >= QUIET) {
@@ -67,7 +70,8 @@ impl Listener {
             socket::finish_sending(socket.as_fd());
             // A close with a request unread would be a reset, by which the client could lose the response.
             socket::receive(socket.as_fd(), &mut Vec::new(), REQUEST_BYTES);
-            return Accepted::Refused;
+            let all = FULL.len() as u64;
+            return Accepted::SentAway(peer, Extent::new(503, 0, all - FULL_CONTENT_BYTES, false).until(all));
         }
         if shared.settings.config.trace {
             log::trace(format_args!("* {peer} connected"));
@@ -105,6 +109,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\
     Retry-After: 1\r\nConnection: close\r\n\r\ntoo many connections\n";
+const FULL_CONTENT_BYTES: u64 = 21;
 
 #[cfg(test)]
 mod tests {

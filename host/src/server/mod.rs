@@ -4,12 +4,15 @@
 //! the loop is borrowed across it, so that another thread may take the loop over. All that other threads do to a loop
 //! goes through its mailbox.
 
+mod access_log;
 mod call;
+mod clock;
 mod connection;
 mod crash;
 mod delay;
 mod engine;
 mod event_loop;
+mod extent;
 mod handover;
 mod listener;
 mod output;
@@ -22,6 +25,7 @@ mod task;
 mod timer;
 mod wire;
 
+pub use access_log::{AccessLog, Ending};
 pub use crash::Incident;
 pub use engine::threads_max;
 pub use handover::{Handover, State as HandoverState};
@@ -42,9 +46,10 @@ use slots::SlotId;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 use storing::Storage;
 
 /// The running server.
@@ -60,6 +65,8 @@ pub struct Settings {
     pub router: Router,
     /// Where content of requests goes that is too large for memory.
     pub spool: PathBuf,
+    /// Where requests are logged, if they are.
+    pub access_log: Option<Arc<AccessLog>>,
     /// Is told what happens, on the threads of the loops: it must not block.
     pub notice: Box<dyn Fn(Notice) + Send + Sync>,
 }
@@ -94,6 +101,8 @@ struct Shared {
     storage: Storage,
     /// Loops that have not been told to leave.
     running: AtomicUsize,
+    /// They are told to.
+    is_leaving: AtomicBool,
     done: AtomicBool,
     /// Calls are made now, or were a moment ago.
     busy: AtomicBool,
@@ -117,6 +126,8 @@ enum Letter {
     Crashed(Crash),
     /// The turn of a connection has come to call its module.
     Permit(SlotId, Permit),
+    /// Give the lines of the access log away, and say so by dropping this.
+    PassLines(mpsc::Sender<()>),
     Drain,
     Stop,
 }
@@ -140,6 +151,7 @@ impl Server {
             connections_max,
             storage,
             running: AtomicUsize::new(loops),
+            is_leaving: AtomicBool::new(false),
             done: AtomicBool::new(false),
             busy: AtomicBool::new(true),
         });
@@ -165,12 +177,27 @@ impl Server {
 
     /// Hands all connections over, each as soon as no response of it is under way.
     pub fn drain(&self) {
+        self.shared.is_leaving.store(true, Ordering::Relaxed);
         self.tell_all(|| Letter::Drain);
     }
 
     /// Answers what has been received, then closes.
     pub fn stop(&self) {
+        self.shared.is_leaving.store(true, Ordering::Relaxed);
         self.tell_all(|| Letter::Stop);
+    }
+
+    /// Has every loop give the lines of the access log to the writer that it has made so far. Those that were told to
+    /// [`drain`](Self::drain) or to [`stop`](Self::stop) do so with each line.
+    pub fn pass_lines(&self) {
+        if self.shared.is_leaving.load(Ordering::Relaxed) {
+            return;
+        }
+        let (sender, done) = mpsc::channel();
+        self.tell_all(|| Letter::PassLines(sender.clone()));
+        drop(sender);
+        // Nothing is ever sent: the end of the last sender is the answer.
+        _ = done.recv_timeout(LINES_PATIENCE);
     }
 
     /// Whether calls are made now, or were a moment ago. When it is not, the next call is told of ([`Notice::Busy`]).
@@ -200,6 +227,9 @@ fn connections_max(configured: usize) -> usize {
     }
     possible.min(configured)
 }
+
+/// How long a process that is about to end waits for its loops to give lines away.
+const LINES_PATIENCE: Duration = Duration::from_millis(200);
 
 impl Shared {
     fn post(&self, index: usize, letter: Letter) {

@@ -1,9 +1,11 @@
 //! What a connection has to send: bytes that were put together, then perhaps content that lies elsewhere, in memory or in
 //! a file, or is made of pieces of these, then perhaps what a stream or the server itself makes.
 
+use super::extent::Extent;
 use crate::http::encode::{self, Context, Length};
 use crate::request::Spare;
 use crate::response::{Body, Chunk, Fields, Maker, Parts, Response, Source, Status, Stream};
+use crate::sys::files::{self, Identity};
 use crate::sys::socket::{self, Direction, Moved};
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +31,10 @@ pub(super) struct Output {
     pub(super) keep_alive: bool,
     /// Bytes have left since this was last cleared.
     pub(super) progressed: bool,
+    /// How many have left in all.
+    gone: u64,
+    /// Of the response that has been begun last.
+    extent: Extent,
 }
 
 /// Content that is not copied into the buffer. It comes after what is there.
@@ -40,6 +46,8 @@ struct Content {
     parts: Option<Box<Parts>>,
     /// What ends the chunk that it is, if it is one.
     then: &'static [u8],
+    /// The file as it was when the client had to be waited for.
+    seen: Option<Identity>,
 }
 
 enum Place {
@@ -153,7 +161,9 @@ impl Output {
             Length::Known(length) => Some(length),
             Length::Unknown => fields.content_length,
         };
+        let start = self.position();
         let sent = encode::head(&mut self.buffer, status, fields, length, context);
+        self.extent = Extent::new(status.code, start, self.position(), sent.chunked);
         self.keep_alive = sent.keep_alive;
         self.framing = match known {
             _ if !sent.body_allowed => Framing::None,
@@ -177,7 +187,13 @@ impl Output {
                     return false;
                 }
             }
-            Framing::Chunked => encode::chunk(&mut self.buffer, data),
+            Framing::Chunked => {
+                encode::chunk(&mut self.buffer, data);
+                if !data.is_empty() {
+                    let length = data.len() as u64;
+                    self.extent.piece(self.position() - END_OF_CHUNK - length, length);
+                }
+            }
             Framing::UntilClose => self.buffer.extend_from_slice(data),
         }
         true
@@ -198,6 +214,7 @@ impl Output {
             Framing::Chunked if length == 0 => (0, LAST_CHUNK),
             Framing::Chunked => {
                 self.buffer.extend_from_slice(format!("{length:x}\r\n").as_bytes());
+                self.extent.piece(self.position(), length);
                 (length, END_OF_CHUNK_AND_LAST_CHUNK)
             }
             Framing::UntilClose => (length, b""),
@@ -205,7 +222,7 @@ impl Output {
         if !matches!(self.framing, Framing::Chunked) {
             self.end();
         }
-        self.content = Some(Content { place, offset, left, parts: None, then });
+        self.content = Some(Content { place, offset, left, parts: None, then, seen: None });
     }
 
     /// Adds the rest of the content piece by piece, and completes it.
@@ -279,6 +296,14 @@ impl Output {
 
     /// Sends what can be sent without waiting.
     pub(super) fn flush(&mut self, socket: BorrowedFd<'_>) -> Flow {
+        let flow = self.send(socket);
+        if let (Flow::Blocked | Flow::Yield, Some(content)) = (flow, &mut self.content) {
+            content.look();
+        }
+        flow
+    }
+
+    fn send(&mut self, socket: BorrowedFd<'_>) -> Flow {
         let mut turn = BYTES_PER_TURN;
         loop {
             let rest = &self.buffer[self.sent..];
@@ -312,6 +337,8 @@ impl Output {
                             let start = content.offset as usize;
                             socket::send_both(socket, rest, &bytes[start..start + length as usize])
                         }
+                        // The length that was promised could be kept, but not what it was promised of.
+                        None if length == content.left && content.has_changed() => return Flow::Broken,
                         None if rest.is_empty() => content.place.send_file(socket, content.offset, length),
                         None => {
                             asked = rest.len();
@@ -327,6 +354,7 @@ impl Output {
                 Moved::End => return Flow::Broken,
             };
             self.progressed = true;
+            self.gone += count as u64;
             let of_buffer = count.min(self.buffer.len() - self.sent);
             self.sent += of_buffer;
             if let Some(content) = &mut self.content {
@@ -341,6 +369,21 @@ impl Output {
                 return Flow::Blocked;
             }
         }
+    }
+
+    /// How many bytes the kernel has taken, of all responses.
+    pub(super) fn sent(&self) -> u64 {
+        self.gone
+    }
+
+    /// How many it will have taken when the buffer is sent: where the next response begins, or this one ends.
+    pub(super) fn position(&self) -> u64 {
+        self.gone + (self.buffer.len() - self.sent) as u64
+    }
+
+    /// Where the response is that has been begun last.
+    pub(super) fn extent(&self) -> Extent {
+        self.extent
     }
 
     /// Forgets what cannot be sent any more.
@@ -376,6 +419,22 @@ impl Output {
     }
 }
 
+impl Content {
+    /// Notes the state of its file: from now on others may change it, while the client takes its time.
+    fn look(&mut self) {
+        if let (Place::File(file), None) = (&self.place, &self.seen) {
+            self.seen = files::identify(file).ok();
+        }
+    }
+
+    /// Whether its file is not any more what its beginning was sent of, as far as that can be told: one that has only become
+    /// longer most probably has the same beginning, as a log has.
+    fn has_changed(&self) -> bool {
+        let (Place::File(file), Some(seen)) = (&self.place, &self.seen) else { return false };
+        files::identify(file).is_ok_and(|now| now.modified_ns != seen.modified_ns && now.size <= seen.size)
+    }
+}
+
 impl Place {
     fn bytes(&self) -> Option<&[u8]> {
         match self {
@@ -397,6 +456,8 @@ fn complain_of_more() {
     tracing::error!("a handler gave more content than its Content-Length said; the rest is dropped");
 }
 
+/// The bytes of the line end behind a chunk.
+const END_OF_CHUNK: u64 = 2;
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const END_OF_CHUNK_AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 

@@ -2,7 +2,7 @@
 
 use super::delay::under_test::{POINTS, choose, let_pass};
 use super::*;
-use crate::config::{Limits, LogFormat, Timeouts};
+use crate::config::{AccessLogFormat, Limits, LogFormat, Timeouts};
 use crate::handler::{Loadable, Registry};
 use crate::sys::socket;
 use std::collections::HashMap;
@@ -84,6 +84,8 @@ fn start(threads: usize) -> Running {
         server_header: String::new(),
         trace: false,
         log_format: LogFormat::Text,
+        access_log: None,
+        access_log_format: AccessLogFormat::Combined,
     });
     let (retired, _) = mpsc::channel();
     let (errands, _) = mpsc::channel();
@@ -99,6 +101,7 @@ fn start(threads: usize) -> Running {
         router: Router::new(&config, None, Arc::clone(&registry)),
         config,
         spool: folder.path().to_owned(),
+        access_log: None,
         notice: Box::new(move |notice| {
             if matches!(notice, Notice::Done) {
                 sender.send(()).unwrap();

@@ -108,11 +108,6 @@ impl Description {
         Validators { etag: Some(self.etag.as_str()), modified: self.modified }
     }
 
-    /// What conditions of requests are compared with.
-    pub(super) fn validators(&self) -> Validators<'_> {
-        Validators { etag: Some(self.etag.as_str()), modified: self.modified }
-    }
-
     /// What a GET or HEAD request is to be answered with.
     pub(super) fn answer_to(&self, head: &Head) -> Answer {
         let validators = self.validators();
@@ -124,7 +119,7 @@ impl Description {
             Outcome::Proceed if head.method() == "HEAD" => return Answer::Fields,
             Outcome::Proceed => {}
         }
-        match conditional::range(head, validators, |date| date < clock::coarse_second()) {
+        match conditional::range(head, validators, |date| date < clock::coarse_time().as_secs()) {
             None => Answer::Whole,
             Some(value) => match range::select(value, self.size) {
                 Selection::Whole => Answer::Whole,

@@ -74,7 +74,9 @@ pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
     };
     match find_index(folder, &[relative, b"/"].concat(), None) {
         Some(Target::File(_)) => Some(redirect(relative)),
-        _ => refused,
+        // As with the slash at its end.
+        Some(refusal) => Some(refusal),
+        None => refused,
     }
 }
 

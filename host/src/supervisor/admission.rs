@@ -1,4 +1,4 @@
-//! What the server refuses to start with, because it would give away the right to run code.
+//! What the server refuses to start with, because it would give away the right to run code, or what others have done here.
 //!
 //! SECURITY: whoever can write to the folder of handlers, or to the folder of their private copies, runs code in
 //! the server. So neither may be writable by others, and no page folder may overlap with them: what is put among
@@ -76,6 +76,29 @@ pub(super) fn upload_folder(html: &Path, prefix: &str) -> Result<OwnedFd> {
             error => anyhow::anyhow!("--upload {prefix}/: cannot open {path}: {}", io::Error::from(error)),
         }
     })
+}
+
+/// Refuses a log in the folder of pages, where everybody could read it, or among the handlers, which are watched.
+///
+/// # Errors
+/// Names both. A folder that is not there is left to who opens the file.
+pub fn not_served(file: &Path, html: Option<&Path>, handlers: &Path) -> Result<()> {
+    // The file may be a link to another.
+    let target = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let Some(folder) = target.parent().and_then(|folder| fs::canonicalize(folder).ok()) else { return Ok(()) };
+    let html = html.map(|html| ("--html", html));
+    for (option, outer) in html.into_iter().chain([("--handlers", handlers)]) {
+        let outer_file = identity(&metadata(outer)?);
+        for ancestor in folder.ancestors() {
+            ensure!(
+                identity(&metadata(ancestor)?) != outer_file,
+                "--access-log {} is inside {option} {}; name a file elsewhere",
+                file.display(),
+                outer.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn not_writable_by_others(folder: &Path) -> Result<()> {
@@ -161,6 +184,23 @@ mod tests {
         // A name that only begins alike is no parent.
         let alike = folders.make("html-handlers");
         super::folders(Some(&html), &alike, &runtime).unwrap();
+    }
+
+    #[test]
+    fn a_log_among_pages_or_handlers_is_refused_under_any_name() {
+        let folders = Folders::new();
+        let [html, handlers] = ["html", "handlers"].map(|name| folders.path(name));
+        let verdict = |name: &str| not_served(&folders.path(name), Some(&html), &handlers);
+        folders.make("html/sub");
+        symlink("html/sub/log", folders.path("link")).unwrap();
+        fs::write(folders.path("html/sub/log"), "").unwrap();
+        for name in ["html/log", "html/sub/log", "html/sub/../new", "handlers/log", "link"] {
+            let refusal = verdict(name).unwrap_err().to_string();
+            assert!(refusal.contains("is inside --h") && refusal.ends_with("name a file elsewhere"), "{refusal}");
+        }
+        for name in ["log", "runtime/log", "html-log", "none/log"] {
+            verdict(name).unwrap();
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(super) struct Crew {
     config: Arc<Config>,
     listeners: Vec<Listener>,
     spool: PathBuf,
+    access_log: Option<OwnedFd>,
     events: mpsc::Sender<Event>,
     workers: BTreeMap<WorkerId, Worker>,
     workers_wanted: usize,
@@ -64,6 +65,8 @@ pub(super) struct Worker {
     orders: mpsc::Sender<Outgoing>,
     /// What it writes down of its calls.
     recorder: OwnedFd,
+    /// What it was hired under.
+    config: Arc<Config>,
     pub(super) phase: Phase,
     /// Its part of the memory, if that is limited.
     memory: Share,
@@ -119,6 +122,7 @@ impl Crew {
             config,
             listeners,
             spool,
+            access_log: None,
             events,
             workers: BTreeMap::new(),
             memory,
@@ -142,7 +146,7 @@ impl Crew {
         // First what may fail: a worker that is not told to start would wait for ever.
         let recorder = recorder::create(server::threads_max(&self.config)).context("cannot make a flight recorder")?;
         let sockets = self.listeners.iter().map(|listener| &listener.socket).chain([&recorder]);
-        let sockets = sockets.map(OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
+        let sockets = sockets.chain(&self.access_log).map(OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
         let (process, orders) = spawn(id, self.events.clone())?;
         // Before its first order: until then it does nothing.
         let memory = self.memory.share(id, process.id()).inspect_err(|_| process.kill())?;
@@ -150,6 +154,7 @@ impl Crew {
             process,
             orders,
             recorder,
+            config: Arc::clone(&self.config),
             phase: Phase::Booting,
             memory,
             replaces,

@@ -5,6 +5,7 @@
 //! 3. Then it is one loop over events: builds, reports of workers, ends of workers, signals, what another supervisor says
 //!    from which it takes over, or which takes over from it. All else runs on threads that only send events.
 
+mod access_log;
 pub mod admission;
 pub mod builds;
 pub mod console;
@@ -37,7 +38,7 @@ use memory::MemoryLimit;
 use reload::Reload;
 use rollout::{Kept, Modules, Return};
 use runtime::Runtime;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 use states::States;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -129,6 +130,7 @@ impl Supervisor {
         process::raise_descriptor_limit(descriptors_max(&config));
         let runtime = Runtime::create(config.runtime.as_deref()).map_err(with(Exit::Failure))?;
         admission::check(&config, runtime.path()).map_err(with(Exit::Usage))?;
+        let access_log = access_log::open(&config).map_err(with(Exit::Usage))?;
         let listeners = match &mut estate {
             Some(estate) => estate.listeners(&config.bind),
             None => listeners::open(&config.bind, When::Start),
@@ -154,8 +156,10 @@ impl Supervisor {
             predecessor.follow(sender.clone()).map_err(with(Exit::Failure))?;
         }
         let config = Arc::new(config);
+        let mut crew = Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), memory, sender.clone());
+        crew.set_access_log(access_log);
         let mut supervisor = Supervisor {
-            crew: Crew::new(Arc::clone(&config), listeners, runtime.path().to_owned(), memory, sender.clone()),
+            crew,
             config,
             reread,
             program,
@@ -394,6 +398,7 @@ impl Supervisor {
     fn on_signal(&mut self, signal: i32) {
         match signal {
             SIGHUP => self.reload(),
+            SIGUSR1 => self.reopen_access_log(),
             SIGUSR2 => self.upgrade(),
             SIGTTIN => self.resize(1),
             SIGTTOU => self.resize(-1),
@@ -479,7 +484,7 @@ fn forward_signals(events: mpsc::Sender<Event>) -> anyhow::Result<()> {
 /// Incidents that are remembered, as many as have a file.
 const INCIDENTS_MAX: usize = 100;
 /// What people steer the server by.
-const SIGNALS: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2];
+const SIGNALS: [i32; 8] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2];
 
 /// For everything but connections: modules may open files of their own.
 const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 1024;

@@ -8,11 +8,12 @@
 
 use super::builds::{self, Builds, Notice};
 use super::listeners::{self, Listener, When};
-use super::{Supervisor, admission, descriptors_max, start_builds, startup};
+use super::{Supervisor, access_log, admission, descriptors_max, start_builds, startup};
 use crate::config::Config;
 use crate::sys::process;
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A reload that is under way.
@@ -20,6 +21,8 @@ pub(super) struct Reload {
     config: Config,
     /// Listeners that the configuration has and the server has not.
     opened: Vec<Listener>,
+    /// Opened anew, also if it is the same file: it may have been moved.
+    access_log: Option<OwnedFd>,
     builds: Builds,
     /// The number of the second pipeline.
     pipeline: u64,
@@ -61,6 +64,7 @@ impl Supervisor {
             "--runtime, --log-format and --limit-memory are read at the start only; use USR2, or start it again"
         );
         admission::check(&config, self.runtime.path())?;
+        let access_log = access_log::open(&config)?;
         let missing = listeners::missing(&config.bind, self.crew.listeners().map(|listener| &listener.bind));
         let opened = listeners::open(&missing, When::Later)?;
         self.pipelines += 1;
@@ -71,7 +75,7 @@ impl Supervisor {
         }
         let builds = start_builds(&config, &self.runtime, known, self.states.last(), pipeline, self.sender.clone())
             .context("cannot look at the builds")?;
-        Ok(Reload { config, opened, builds, pipeline, notices: Vec::new(), held: Vec::new() })
+        Ok(Reload { config, opened, access_log, builds, pipeline, notices: Vec::new(), held: Vec::new() })
     }
 
     /// Keeps a notice back as long as a reload is under way. Gives those back that are to be acted on.
@@ -100,7 +104,8 @@ impl Supervisor {
 
     /// Every build has been looked at.
     fn end_reload(&mut self) {
-        let Some(Reload { config, mut opened, builds, pipeline, notices, held }) = self.reload.take() else { return };
+        let Some(reload) = self.reload.take() else { return };
+        let Reload { config, mut opened, access_log, builds, pipeline, notices, held } = reload;
         let stays = config.handlers == self.config.handlers;
         let mut modules = if stays { self.modules.trial() } else { self.modules.trial_elsewhere() };
         for notice in notices {
@@ -140,6 +145,7 @@ impl Supervisor {
         process::raise_descriptor_limit(descriptors_max(&config));
         (self.modules, self.pipeline, self.config) = (modules, pipeline, Arc::new(config));
         drop_aside(std::mem::replace(&mut self.builds, builds));
+        self.crew.set_access_log(access_log);
         self.crew.reconfigure(Arc::clone(&self.config), opened, &self.modules);
         self.catch_up();
     }

@@ -8,9 +8,14 @@ pub fn coarse_ms() -> u64 {
     read(libc::CLOCK_MONOTONIC_COARSE).as_millis() as u64
 }
 
-/// Seconds since 1970, coarse likewise.
-pub fn coarse_second() -> u64 {
-    read(libc::CLOCK_REALTIME_COARSE).as_secs()
+/// The time since 1970, coarse likewise.
+pub fn coarse_time() -> Duration {
+    read(libc::CLOCK_REALTIME_COARSE)
+}
+
+/// Microseconds of a clock that never goes back, from the same start as [`coarse_ms`].
+pub fn precise_us() -> u64 {
+    read(libc::CLOCK_MONOTONIC).as_micros() as u64
 }
 
 /// What the calling thread has done so far.

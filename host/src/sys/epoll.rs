@@ -116,11 +116,25 @@ impl Alarm {
         event::eventfd(0, event::EventfdFlags::CLOEXEC | event::EventfdFlags::NONBLOCK).map(Alarm)
     }
 
-    /// Wakes the loop. The counter is never read: the registration is edge-triggered, and every write is an edge. It
+    /// Wakes the loop. A loop never reads the counter: the registration is edge-triggered, and every write is an edge. It
     /// could overflow only after 2^64 - 2 writes.
     pub fn ring(&self) {
         // A failure here would be EAGAIN on overflow: then an edge is pending anyway.
         _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Makes it silent again, for who looks at it by poll(2).
+    ///
+    /// # Errors
+    /// `EAGAIN`: it was.
+    pub fn silence(&self) -> io::Result<()> {
+        rustix::io::read(&self.0, &mut [0; 8]).map(|_| ())
+    }
+}
+
+impl AsFd for Alarm {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

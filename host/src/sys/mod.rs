@@ -20,6 +20,7 @@ pub mod process;
 pub mod program;
 pub mod recorder;
 pub mod roster;
+pub mod sink;
 pub mod sleeper;
 pub mod socket;
 pub mod sync;

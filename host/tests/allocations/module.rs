@@ -1,6 +1,6 @@
 //! The module whose handlers are called, and what a server must know to call them.
 
-use host::config::{ApplicationName, Config, Limits, LogFormat, Mount, Timeouts};
+use host::config::{AccessLogFormat, ApplicationName, Config, Limits, LogFormat, Mount, Timeouts};
 use host::handler::{Loadable, Registry, Retired};
 use host::route::Router;
 use std::path::Path;
@@ -78,6 +78,8 @@ pub fn config() -> Config {
         server_header: "host".to_owned(),
         trace: false,
         log_format: LogFormat::Text,
+        access_log: None,
+        access_log_format: AccessLogFormat::Combined,
     }
 }
 

@@ -1,7 +1,9 @@
 //! The site from outside: what is shown of the files under `--html`, what is not, and who answers what.
 
 mod cached;
+mod changes;
 mod conditions;
+mod paths;
 mod ranges;
 mod representations;
 

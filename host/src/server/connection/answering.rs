@@ -43,6 +43,7 @@ impl Connection {
         }
         match self.permits_for(ticket.serial(), way, situation) {
             Some(permits) => {
+                self.space.records.answered_by(ticket.suspect());
                 self.space.stage = Stage::Called;
                 Some(Step::Call(Call { work: Work::Application(ticket), way, permits }))
             }

@@ -10,6 +10,7 @@ mod receiving;
 mod sending;
 mod uploading;
 
+use super::access_log::{Lines, Records};
 use super::call::Call;
 use super::handover::{self, Handover};
 use super::output::Output;
@@ -69,6 +70,8 @@ pub(super) struct Workspace {
     doors: Doors,
     /// The response that a call has come to.
     pub(super) answer: Option<Response>,
+    /// What the access log will say.
+    pub(super) records: Records,
 }
 
 /// What encoding a response must know of its request.
@@ -151,6 +154,8 @@ pub(super) struct Situation<'a> {
     pub(super) readable: &'a mut bool,
     /// Makes a note for a door.
     pub(super) waiter: &'a dyn Fn() -> Waiter,
+    /// The access log's, if there is one.
+    pub(super) lines: Option<&'a Lines>,
 }
 
 /// What the loop is doing.
@@ -237,6 +242,21 @@ impl Connection {
         }
     }
 
+    /// The request that it came with from another worker is answered here, and so has its line here.
+    pub(super) fn note_adopted(&mut self, lines: &Lines) {
+        if let Some(request) = &self.space.request {
+            self.space.records.begin(lines, &self.line.peer, &request.head);
+        }
+    }
+
+    /// Makes the lines of those requests whose responses are over; `is_over`: the connection is.
+    pub(super) fn settle(&mut self, lines: &mut Lines, is_over: bool) {
+        let space = &mut *self.space;
+        if !space.records.is_empty() {
+            space.records.settle(lines, &space.output, is_over);
+        }
+    }
+
     /// Everything that another worker needs to go on with it.
     pub(super) fn hand_over(self) -> std::io::Result<Handover> {
         let Connection { line, space } = self;
@@ -300,6 +320,7 @@ impl Workspace {
             self.input.shrink_to(READ_BYTES);
         }
         self.output.rest();
+        self.records.rest();
     }
 
     /// Makes ready for another connection, whatever this one was at.
@@ -309,7 +330,9 @@ impl Workspace {
         let input = std::mem::take(&mut self.input);
         let mut output = std::mem::take(&mut self.output);
         output.clear();
-        *self = Workspace { input, output, request: self.request.take(), ..Workspace::default() };
+        let mut records = std::mem::take(&mut self.records);
+        records.clear();
+        *self = Workspace { input, output, records, request: self.request.take(), ..Workspace::default() };
     }
 
     /// Gives back what a client who sends slowly has no use for.

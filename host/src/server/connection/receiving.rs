@@ -54,6 +54,9 @@ impl Connection {
         let Some(request) = &mut space.request else { return Some(Step::Close) };
         let head = &request.head;
         space.traits = Traits::of(head);
+        if let Some(lines) = situation.lines {
+            space.records.begin(lines, &self.line.peer, head);
+        }
         if situation.settings.config.trace {
             log::trace(format_args!("< {} {} HTTP/1.{}", head.method(), head.target(), head.minor()));
         }

@@ -21,6 +21,9 @@ impl Connection {
             log::trace(format_args!("> HTTP/1.1 {} {}", response.status.code, response.status.reason));
         }
         let space = &mut *self.space;
+        if let Some(lines) = situation.lines {
+            space.records.begin_with(lines, &self.line.peer, &space.input[space.taken..]);
+        }
         let incomplete = space.decoder.as_ref().is_some_and(|decoder| !decoder.is_done());
         // What has arrived behind this request is answered too.
         let is_last = situation.mode == Mode::Stopping && space.taken == space.input.len();
@@ -90,6 +93,7 @@ impl Connection {
             request.input.clear();
         }
         space.run = 0..0;
+        space.records.complete(&space.output);
         if !goes_on {
             if received && space.traits.last && space.taken == space.input.len() {
                 return Some(Step::Close);

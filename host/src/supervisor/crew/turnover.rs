@@ -24,7 +24,8 @@ pub(super) struct Turnover {
 }
 
 impl Crew {
-    /// Goes over to another configuration: every worker is replaced. `opened`: the listeners that are new in it.
+    /// Goes over to another configuration: every worker is replaced. `opened`: the listeners that are new in it. Its access
+    /// log has been [set](Self::set_access_log).
     pub(in crate::supervisor) fn reconfigure(&mut self, config: Arc<Config>, opened: Vec<Listener>, modules: &Modules) {
         self.workers_wanted = config.workers;
         let retired = std::mem::take(&mut self.turnover.retired);
@@ -35,6 +36,28 @@ impl Crew {
         self.turnover =
             Turnover { hired_before: self.next_id, retired, reload_since: Some(Instant::now()), resized: false };
         self.replace_all(modules);
+    }
+
+    /// Gives this to workers that are hired from now on.
+    pub(in crate::supervisor) fn set_access_log(&mut self, opened: Option<OwnedFd>) {
+        self.access_log = opened;
+    }
+
+    /// Has all workers write their access log there from now on. Those that end under a configuration with another one
+    /// keep to that.
+    ///
+    /// # Errors
+    /// There are no more descriptors: then nothing has changed.
+    pub(in crate::supervisor) fn change_access_log(&mut self, opened: Option<OwnedFd>) -> anyhow::Result<()> {
+        let log = |config: &Config| (config.access_log.clone(), config.access_log_format);
+        let same = self.workers.values().filter(|worker| log(&worker.config) == log(&self.config));
+        let mut orders = Vec::new();
+        for (worker, opened) in same.flat_map(|worker| opened.iter().map(move |opened| (worker, opened))) {
+            orders.push((worker, opened.try_clone()?));
+        }
+        orders.into_iter().for_each(|(worker, opened)| worker.order(Order::OpenAccessLog, vec![opened]));
+        self.access_log = opened;
+        Ok(())
     }
 
     /// All listeners that are open, those included that will be closed.

@@ -17,6 +17,8 @@ fn what_differs_is_named_as_the_option_is() {
     let before = config(&[]);
     assert_eq!(changes(&before, &config(&[])), [""; 0]);
     let all = [
+        ["--access-log", "a"],
+        ["--access-log-format", "json"],
         ["--bind", "1"],
         ["--env", "A=b"],
         ["--limit-body", "1"],

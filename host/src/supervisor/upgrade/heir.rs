@@ -33,6 +33,8 @@ pub(in crate::supervisor) struct Heir {
     is_stopping: bool,
     /// Why it is not wanted any more.
     given_up: Option<String>,
+    /// It may have opened the access log before that was moved.
+    log_is_moved: bool,
     /// Says when the last connection has been passed on.
     passed: Option<mpsc::Receiver<()>>,
 }
@@ -97,6 +99,7 @@ impl Heir {
             states,
             is_stopping: false,
             given_up: None,
+            log_is_moved: false,
             passed: None,
         };
         let threads = thread::Builder::new().name("heir's words".to_owned()).spawn(receive);
@@ -132,6 +135,15 @@ impl Heir {
         let patience = if is_fast { Duration::ZERO } else { patience };
         self.deadline = Some(Instant::now() + patience + STOP_TIMEOUT);
         self.process.signal(signal);
+    }
+
+    /// It has to open the access log anew, as soon as it can be told.
+    pub(in crate::supervisor) fn reopen_access_log(&mut self) {
+        if self.serves() {
+            self.process.signal(Signal::USR1);
+        } else {
+            self.log_is_moved = true;
+        }
     }
 
     /// Gives it the messages that come through the sender. They go by a thread of their own, since the channel may be
@@ -229,6 +241,9 @@ impl Supervisor {
         if std::mem::take(&mut self.reload_due) {
             // It may have read the configuration before it was changed.
             heir.process.signal(Signal::HUP);
+        }
+        if std::mem::take(&mut heir.log_is_moved) {
+            heir.process.signal(Signal::USR1);
         }
         // Its end is an event of its own.
         _ = control::send(&heir.channel, &ToHeir::TakeOver, &[]);
