@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod compile;
+pub mod conformance;
 pub mod load;
 pub mod probe;
 pub mod process;
