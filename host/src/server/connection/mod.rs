@@ -293,7 +293,12 @@ impl Workspace {
         let input = std::mem::take(&mut self.input);
         let mut output = std::mem::take(&mut self.output);
         output.clear();
-        *self = Workspace { input, output, request: self.request.take(), ..Workspace::default() };
+        let mut request = self.request.take();
+        if let Some(request) = &mut request {
+            // SECURITY: what has come of a request that was never answered would else be the beginning of another one's.
+            request.input.clear();
+        }
+        *self = Workspace { input, output, request, ..Workspace::default() };
     }
 
     /// Gives back what a client who sends slowly has no use for.
