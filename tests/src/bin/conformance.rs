@@ -20,8 +20,8 @@ usage: conformance [--topic NAME] [--brief] [SERVER...]
   --brief        the table alone
   --site FOLDER  writes the files that a server at an address must serve";
 
-/// How long a server may take to answer or close.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a server may take to answer or close: nginx lingers for 5 s before it does.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 fn main() -> ExitCode {
     let mut servers = Vec::new();

@@ -144,6 +144,12 @@ impl<'a> Exchange<'a> {
 
     /// Whether the connection's fate is the right one, when the last answer has come.
     fn end(mut self, last: &Response) -> Result<(), String> {
+        if !self.case.finish
+            && let Some(content) = self.on_continue.take()
+        {
+            // A client may send the content although it has the answer, so that the server knows where the next request is.
+            send(&mut self.client, &content).map_err(|error| error.to_string())?;
+        }
         match self.case.connection {
             Fate::Open if last.closes() => Err(format!("the connection must live on: {}", last.head.escape_debug())),
             Fate::Open => {
@@ -157,9 +163,6 @@ impl<'a> Exchange<'a> {
             Fate::Either if self.case.finish || last.closes() => self.ended(last),
             Fate::Either => {
                 if !self.probed {
-                    // The content that the server does not wait for, but reads.
-                    let content = self.on_continue.take().unwrap_or_default();
-                    send(&mut self.client, &content).map_err(|error| error.to_string())?;
                     send(&mut self.client, &probe()).map_err(|error| error.to_string())?;
                 }
                 match self.client.response() {
