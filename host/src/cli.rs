@@ -8,7 +8,9 @@
 mod commands;
 mod sources;
 
-use crate::config::{ApplicationName, Bind, Config, EnvPair, Limits, LogFormat, Mount, Timeouts, values};
+use crate::config::{
+    ApplicationName, Bind, CacheControl, Config, EnvPair, Files, Limits, LogFormat, Mount, Timeouts, values,
+};
 use crate::exit::Exit;
 use crate::log;
 use crate::supervisor::console;
@@ -204,6 +206,9 @@ struct ServiceOptions {
     /// Environ key, or MODULE:KEY=VALUE for one module *
     #[arg(long, value_name = "KEY=VALUE")]
     env: Vec<EnvPair>,
+    /// Cache-Control of files, or *.css=VALUE *
+    #[arg(long, value_name = "RULE")]
+    cache_control: Vec<CacheControl>,
     /// Server header field [default: host]
     #[arg(long, value_name = "TEXT", default_value = "host", hide_default_value = true, value_parser = values::field_value)]
     server_header: String,
@@ -298,6 +303,17 @@ impl Cli {
         for pair in mounts.windows(2) {
             ensure!(pair[0].prefix != pair[1].prefix, "--mount {} is given twice", pair[0].prefix);
         }
+        let mut cache_control = service.cache_control;
+        // In the order in which they were given, but that of all files is for what no other has.
+        cache_control.sort_by_key(|rule| rule.files == Files::All);
+        for (index, rule) in cache_control.iter().enumerate() {
+            let is_new = cache_control[..index].iter().all(|other| other.files != rule.files);
+            ensure!(
+                is_new,
+                "--cache-control {} is given twice; directives of one value are joined by commas",
+                rule.files
+            );
+        }
         Ok(Config {
             bind: service.bind,
             html: match service.html.to_str() {
@@ -309,6 +325,7 @@ impl Cli {
             root: application,
             mounts,
             env: service.env,
+            cache_control,
             workers: running.workers,
             threads: running.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
             limits: Limits {

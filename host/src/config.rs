@@ -3,7 +3,10 @@
 //! This is data that every layer may read; how it is written by people is in [`values`], and how it is gathered is
 //! in [`crate::cli`]. The supervisor sends it to its workers as JSON.
 
+mod cache_control;
 pub mod values;
+
+pub use cache_control::{CacheControl, Files};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -26,6 +29,8 @@ pub struct Config {
     pub mounts: Vec<Mount>,
     /// `--env`.
     pub env: Vec<EnvPair>,
+    /// `--cache-control`, in the order in which they are tried: those of a pattern, then that of all files.
+    pub cache_control: Vec<CacheControl>,
     /// Worker processes, at least 1.
     pub workers: usize,
     /// Event loops in each worker, at least 1.

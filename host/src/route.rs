@@ -122,6 +122,14 @@ impl Router {
         })
     }
 
+    /// The response as a page, if it is an error of the server's own and the site has a page for it.
+    pub fn with_page(&self, response: Response) -> Response {
+        match &self.site {
+            Some(site) => site.with_page(response),
+            None => response,
+        }
+    }
+
     /// The site's response; only its own routes have a target.
     pub fn reply(&self, target: Target, request: &mut Request) -> Response {
         match &self.site {

@@ -54,6 +54,7 @@ fn take_orders() -> anyhow::Result<()> {
     let worker = Worker::new(Arc::new(*config), &channel)?;
     worker.report(Report::Started);
     let site = worker.config.html.as_deref().map(Site::open).transpose()?;
+    let site = site.map(|site| site.with_cache_control(worker.config.cache_control.clone()));
     let listeners = listeners.into_iter().zip(sockets).map(|(address, socket)| (socket, Arc::new(address))).collect();
     let prepared = Prepared { listeners, site, spool };
     if let Some(bytes) = memory_bytes_max {

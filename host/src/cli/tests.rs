@@ -93,6 +93,7 @@ fn every_option_has_a_variable_a_key_and_a_doc() {
             "handlers" | "runtime" => &folder,
             "mount" => "/a=b",
             "env" => "A=b",
+            "cache_control" => "*.css=max-age=60",
             "workers" | "threads" => "77",
             "server_header" => "other",
             "log_format" => "json",

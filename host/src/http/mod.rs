@@ -4,6 +4,7 @@
 //! [`path`] makes the target's path safe to look up, [`conditional`] decides whether a client's copy is current, and
 //! [`encode`] writes the response's head and chunks.
 
+pub mod accept;
 pub mod conditional;
 pub mod content;
 pub mod date;
@@ -13,6 +14,7 @@ pub mod framing;
 pub mod head;
 mod lines;
 pub mod path;
+pub mod range;
 mod target;
 
 pub use framing::Framing;

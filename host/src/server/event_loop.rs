@@ -381,10 +381,13 @@ impl EventLoop {
     /// A call has ended its thread: its client is told, and so is the supervisor, who replaces this worker.
     fn bury(&mut self, mut crash: Crash) {
         let excerpt = route::excerpt(&crash.fault);
+        let mut connection = crash.connection.take();
+        if let Some(connection) = &mut connection {
+            connection.crashed(crash.fault.kind, excerpt.as_ref());
+        }
         (self.shared.settings.notice)(Notice::Crashed(crash.incident(), excerpt));
-        match crash.id.zip(crash.connection.take()) {
-            Some((id, mut connection)) => {
-                connection.crashed(crash.fault.kind);
+        match crash.id.zip(connection) {
+            Some((id, connection)) => {
                 if let Some(slot) = self.slots.find(id) {
                     slot.readable = true;
                 }

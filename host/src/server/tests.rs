@@ -71,6 +71,7 @@ fn start(threads: usize) -> Running {
         root: None,
         mounts: Vec::new(),
         env: Vec::new(),
+        cache_control: Vec::new(),
         workers: 1,
         threads,
         limits: Limits::default(),

@@ -4,20 +4,29 @@
 //!
 //! 1. `cache`: whether the file has been sent before, and is still the same.
 //! 2. `resolve`: which file a path means, or that its folder needs a slash; opened beneath the root, nothing outside of it.
-//! 3. `reply`: 304 if the client has it, else its fields and content.
+//! 3. `reply`: the file or a `sidecar` that has it compressed; 304 if the client has it, else the fields of its `description` and
+//!    content, or some of it (`byteranges`).
+//!
+//! An error of the server is shown as an `error_page`, if there is one.
 
+mod byteranges;
 mod cache;
 mod content_type;
+mod description;
+mod error_page;
 mod reply;
 mod resolve;
+mod sidecar;
 
 pub use resolve::{Cached, File, Target};
 
 use cache::Cache;
+use error_page::ErrorPages;
 
+use crate::config::CacheControl;
 use crate::http;
 use crate::request::Request;
-use crate::response::Response;
+use crate::response::{Body, Response};
 use crate::sys::clock;
 use crate::sys::files::Folder;
 use std::path::{Path, PathBuf};
@@ -28,19 +37,33 @@ pub struct Site {
     root: PathBuf,
     folder: Folder,
     cache: Cache,
+    cache_control: Vec<CacheControl>,
+    error_pages: ErrorPages,
 }
 
 impl Site {
     /// Opens the site's folder and holds it open, so that no later change of the working directory matters.
     pub fn open(folder: &Path) -> anyhow::Result<Site> {
         match Folder::open(folder) {
-            Ok(held) => Ok(Site { root: folder.to_owned(), folder: held, cache: Cache::new() }),
+            Ok(held) => Ok(Site {
+                root: folder.to_owned(),
+                folder: held,
+                cache: Cache::new(),
+                cache_control: Vec::new(),
+                error_pages: ErrorPages::new(),
+            }),
             Err(error) => anyhow::bail!(
                 "cannot open the site's folder {}: {}; create it, name another with --html DIR, or use --html none",
                 folder.display(),
                 std::io::Error::from(error)
             ),
         }
+    }
+
+    /// The same with these rules for `Cache-Control`.
+    #[must_use]
+    pub fn with_cache_control(self, cache_control: Vec<CacheControl>) -> Site {
+        Site { cache_control, ..self }
     }
 
     /// The site's folder, as it was opened.
@@ -52,7 +75,7 @@ impl Site {
     ///
     /// It opens files, and reads none. For a file of the cache it makes one system call.
     pub fn find(&self, path: &http::path::Path) -> Option<Target> {
-        if let Some(entry) = self.cache.find(path.as_bytes(), clock::coarse_ms()) {
+        if let Some(entry) = self.cache.find(path.as_bytes(), None, clock::coarse_ms()) {
             if self.folder.identify(&entry.place.relative) == Ok(entry.identity) {
                 return Some(Target::Cached(Cached(entry)));
             }
@@ -63,7 +86,23 @@ impl Site {
 
     /// Answers a GET or HEAD request with what [`Site::find`] found.
     pub fn reply(&self, target: Target, request: &mut Request) -> Response {
-        reply::reply(target, request, &self.cache)
+        reply::reply(target, request, self)
+    }
+
+    /// The same response as a page, if it is an error of the server's own and the site has a page for it.
+    pub fn with_page(&self, mut response: Response) -> Response {
+        if let Body::Reason(_) = response.body
+            && let Some(page) = self.error_pages.find(&self.folder, response.status.code)
+        {
+            response.fields.replace(b"Content-Type", b"text/html; charset=utf-8");
+            response.body = Body::Shared(page);
+        }
+        response
+    }
+
+    /// The value of `Cache-Control` for the file at this path beneath the root.
+    fn cache_control_of(&self, relative: &[u8]) -> Option<&str> {
+        self.cache_control.iter().find(|rule| rule.files.have(relative)).map(|rule| rule.value.as_str())
     }
 }
 

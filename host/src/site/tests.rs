@@ -1,10 +1,11 @@
 //! The site over a real folder: what it shows, what it hides, and how it answers.
 
 mod cached;
+mod forms;
 
 use super::*;
 use crate::http::{HeadLimits, encode};
-use crate::response::Body;
+use crate::response::{Body, Source};
 use crate::sys::socket::Address;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -62,6 +63,36 @@ fn bytes(response: &Response) -> &[u8] {
         Body::Bytes(bytes) => bytes,
         Body::Shared(bytes) => bytes,
         other => panic!("not in memory: {other:?}"),
+    }
+}
+
+/// The content as it is sent.
+fn content(response: &mut Response) -> Vec<u8> {
+    let of_file = |file: &std::os::fd::OwnedFd, offset: u64, length: u64| {
+        let start = crate::sys::files::read_start(file, (offset + length) as usize).unwrap();
+        assert_eq!(start.len() as u64, offset + length);
+        start[offset as usize..].to_vec()
+    };
+    match &mut response.body {
+        Body::Empty => Vec::new(),
+        Body::Bytes(bytes) => bytes.to_vec(),
+        Body::Shared(bytes) => bytes.to_vec(),
+        Body::Reason(text) => text.clone().into_bytes(),
+        Body::File { file, offset, length } => of_file(file, *offset, *length),
+        Body::Parts(parts) => {
+            let (source, length) = (parts.source().clone(), parts.length());
+            let mut content = Vec::new();
+            while let Some(piece) = parts.next_piece() {
+                content.extend_from_slice(piece.before);
+                content.extend(match &source {
+                    Source::Memory(bytes) => bytes[piece.offset as usize..][..piece.length as usize].to_vec(),
+                    Source::File(file) => of_file(file, piece.offset, piece.length),
+                });
+            }
+            assert_eq!(content.len() as u64, length);
+            content
+        }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// How often an openat2 that lost a race with a rename is tried again (openat2(2), EAGAIN).
 const RACES_MAX: usize = 8;
@@ -155,6 +156,29 @@ pub fn is_changed_here_alone(file: impl AsFd) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|stat| LOCAL_FILE_SYSTEMS.contains(&(stat.f_type as u64 & 0xffff_ffff)))
 }
 
+/// Whether every change of the file from now on gives it another identity than this, however soon it comes after the last one.
+///
+/// Since Linux 6.13 some file systems give a time of change again only if nobody has asked for it since
+/// (Documentation/filesystems/multigrain-ts.rst), and who has an identity has asked.
+pub fn tells_every_change(file: impl AsFd, identity: &Identity) -> bool {
+    static HAS_FINE_TIMES: LazyLock<bool> = LazyLock::new(|| {
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| is_from_6_13(&release))
+    });
+    // Inodes that keep whole seconds cannot tell anything finer, whatever the kernel does.
+    *HAS_FINE_TIMES
+        && identity.changed_ns % 1_000_000_000 != 0
+        && rustix::fs::fstatfs(file).is_ok_and(|stat| FINE_FILE_SYSTEMS.contains(&(stat.f_type as u64 & 0xffff_ffff)))
+}
+
+/// Whether a release of the kernel, such as `6.18.44-generic`, is 6.13 or later.
+fn is_from_6_13(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0u32));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 13)
+}
+
+/// The `f_type` of file systems with such times.
+const FINE_FILE_SYSTEMS: [u64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
+
 /// The `f_type` of file systems on a disk of this machine, or in its memory (statfs(2), linux/magic.h).
 const LOCAL_FILE_SYSTEMS: [u64; 11] = [
     0xef53,      // ext2, ext3, ext4
@@ -271,6 +295,40 @@ mod tests {
         }
         for (at, identity) in identities.iter().enumerate() {
             assert!(!identities[..at].contains(identity), "{identities:?}");
+        }
+    }
+
+    #[test]
+    fn releases_of_the_kernel_are_compared_by_number() {
+        for (release, is) in [
+            ("6.13.0", true),
+            ("6.18.44-generic", true),
+            ("7.0", true),
+            ("10.1", true),
+            ("6.12.9", false),
+            ("6.1.0-28-amd64", false),
+            ("5.15", false),
+            ("", false),
+            ("x", false),
+        ] {
+            assert_eq!(is_from_6_13(release), is, "{release}");
+        }
+    }
+
+    /// Where the kernel is said to tell every change, it does.
+    #[test]
+    fn changes_that_follow_at_once_are_told_apart_where_they_are_said_to_be() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a");
+        let mut before = None;
+        for number in 0..2000 {
+            fs::write(&path, format!("{number:04}")).unwrap();
+            let file = fs::File::open(&path).unwrap();
+            let identity = identify(&file).unwrap();
+            if let Some(before) = before {
+                assert_ne!(before, identity, "change {number}");
+            }
+            before = tells_every_change(&file, &identity).then_some(identity);
         }
     }
 

@@ -65,6 +65,7 @@ pub fn config() -> Config {
         root: None,
         mounts: FRUGAL.into_iter().chain(["vandal", "wasteful", "large"]).map(mount).collect(),
         env: Vec::new(),
+        cache_control: Vec::new(),
         workers: 1,
         threads: 1,
         limits: Limits::default(),

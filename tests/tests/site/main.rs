@@ -1,6 +1,9 @@
 //! The site from outside: what is shown of the files under `--html`, what is not, and who answers what.
 
 mod cached;
+mod conditions;
+mod ranges;
+mod representations;
 
 use std::fs;
 use std::io::{ErrorKind, Read};

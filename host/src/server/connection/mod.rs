@@ -77,6 +77,8 @@ pub(super) struct Traits {
     keep_alive: bool,
     /// The client has said that it sends no other request.
     last: bool,
+    /// It takes pages: known here only if the request itself is gone, with a call that crashed.
+    takes_pages: bool,
 }
 
 #[derive(Default)]
@@ -312,7 +314,13 @@ impl Workspace {
 impl Traits {
     fn of(head: &Head) -> Traits {
         let keep_alive = head.keep_alive();
-        Traits { head_request: head.method() == "HEAD", minor: head.minor(), keep_alive, last: !keep_alive }
+        Traits {
+            head_request: head.method() == "HEAD",
+            minor: head.minor(),
+            keep_alive,
+            last: !keep_alive,
+            takes_pages: false,
+        }
     }
 
     pub(super) fn context(self, signature: &Signature) -> encode::Context<'_> {
