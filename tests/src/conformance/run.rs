@@ -39,6 +39,9 @@ impl Subject {
         for (index, expectation) in case.expectations().iter().enumerate() {
             // Without a handler, what shows is whether the request was understood, and where it ended.
             let elsewhere = (case.echoes() && self.echo.is_none()).then(|| expectation.without_handler());
+            if elsewhere.is_some() && last.as_ref().is_some_and(Response::closes) {
+                break;
+            }
             match exchange.answer(index, elsewhere.as_ref().unwrap_or(expectation))? {
                 Some(response) => last = Some(response),
                 None => return Ok(()),
@@ -229,5 +232,87 @@ fn told(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "nothing came in time".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// What `run` says of a server that sends `response` to whatever comes, and then closes if it is told to.
+    fn run(case: &str, response: &'static str, closes: bool) -> Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let count = stream.read(&mut [0; 4096]).unwrap();
+            assert!(count > 0);
+            stream.write_all(response.as_bytes()).unwrap();
+            if closes {
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            // Until the client has gone.
+            while stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
+        });
+        let head = "name = \"a\"\nsection = \"9112 §9\"\nrule = \"a rule that is told\"\n";
+        let case: Case = toml::from_str(&format!("{head}{case}")).unwrap();
+        // What does not come has to be waited for; what comes may take its time.
+        let patience = if closes { crate::PATIENCE } else { Duration::from_secs(3) };
+        let result = Subject { address, echo: None, patience, audited: true }.run(&case);
+        server.join().unwrap();
+        result
+    }
+
+    const GET: &str = "send = 'GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n'\n";
+    const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+
+    #[test]
+    fn what_a_server_does_wrong_is_seen() {
+        let probe = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: a/b\r\nContent-Length: 11\r\n\r\nstill here\n";
+        let bad =
+            "HTTP/1.1 400 Bad\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let both: &'static str = format!("{bad}{probe}").leak();
+        let unsaid: &'static str = format!("HTTP/1.1 400 Bad\r\n{DATE}Content-Length: 0\r\n\r\n").leak();
+        let dateless = "HTTP/1.1 400 Bad\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let closed = format!("{GET}answer = \"400\"\nconnection = \"closed\"");
+        let either = format!("{GET}answer = \"400\"");
+        let end = format!("{GET}answer = \"400|closed\"");
+        let head = closed.replace("GET /", "HEAD /");
+        let exchanges = [
+            (&closed, bad, true, None),
+            (&closed, bad, false, Some("must end")),
+            (&closed, both, true, Some("something follows")),
+            (&closed, unsaid, true, Some("without saying so")),
+            (&closed, dateless, true, Some("§6.6.1")),
+            (&closed, probe, true, Some("400 was expected")),
+            (&closed, "", true, Some("400 was expected")),
+            (&closed, "", false, Some("nothing came in time")),
+            (&closed, "HTTP/1.1 400 Bad\n\n", true, Some("within a response")),
+            (&either, unsaid, false, Some("neither an end")),
+            (&end, "", true, None),
+            (&end, "", false, Some("nothing came in time")),
+            (&head, bad, true, None),
+            (
+                &head,
+                "HTTP/1.1 400 Bad\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx",
+                true,
+                Some("something follows"),
+            ),
+        ];
+        let check = |(case, response, closes, complaint): (&String, &'static str, bool, Option<&str>)| {
+            let result = run(case, response, closes);
+            let is_right = match complaint {
+                None => result.is_ok(),
+                Some(words) => result.as_ref().is_err_and(|error| error.contains(words)),
+            };
+            assert!(is_right, "{result:?}\n{case}\n{response}");
+        };
+        std::thread::scope(|scope| {
+            for exchange in exchanges {
+                scope.spawn(move || check(exchange));
+            }
+        });
     }
 }
