@@ -212,7 +212,8 @@ impl Head {
                     }
                     // §3.2.2: with the absolute-form the server "MUST ignore the received Host header field", and clients send
                     // an empty one where their URI has no authority.
-                    if !target::is_authority(value) && !(value.is_empty() && parts.authority.is_some()) {
+                    let is_ignored = value.is_empty() && parts.authority.is_some();
+                    if !is_ignored && !target::is_authority(value) {
                         return Err(Reject::bad_request("the Host header is not a valid host"));
                     }
                 }
