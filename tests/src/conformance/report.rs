@@ -20,6 +20,7 @@ const AT_ONCE: usize = 16;
 
 /// Sends all cases to a server.
 pub fn examine(name: &str, subject: &Subject, topics: &[Topic]) -> Outcome {
+    subject.settle();
     let cases = topics.iter().enumerate();
     let cases: Vec<_> = cases
         .flat_map(|(at, topic)| topic.cases.iter().enumerate().map(move |(index, case)| (at, index, case)))

@@ -4,7 +4,7 @@ use super::corpus::{Case, Fate};
 use super::expectation::{Expectation, excerpt};
 use super::text::{self, Facts};
 use super::{rules, site};
-use crate::{Client, Response};
+use crate::{Client, Response, Wait};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,6 +24,9 @@ pub struct Subject {
 
 /// Between two writes: so that they arrive apart, as a rule. A case's outcome must not depend on it.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Longer than the tick of any file system's clock.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// More interim responses than this are a mistake.
 const INTERIM_MAX: usize = 10;
@@ -49,6 +52,15 @@ impl Subject {
         }
         let last = last.ok_or("it expects nothing")?;
         exchange.end(&last)
+    }
+
+    /// Waits until the server is sure of its site's tags: on some file systems, a tag is weak for a moment after a change. Some
+    /// servers have no strong ones; they are not waited for long.
+    pub fn settle(&self) {
+        let mut wait = Wait::new(SETTLING);
+        while self.field("ETag", "/a.txt").is_ok_and(|tag| tag.starts_with("W/")) && !wait.left().is_zero() {
+            std::thread::sleep(PAUSE);
+        }
     }
 
     fn connect(&self) -> io::Result<Client> {

@@ -1,8 +1,9 @@
 //! Conditional requests (RFC 9110 §13) for files: what is current, what has changed, and which condition counts.
 
+use crate::settled;
 use std::fs;
 use std::time::{Duration, SystemTime};
-use tests::{PATIENCE, Response, Server, Site, eventually};
+use tests::{Response, Server, Site};
 
 /// A site whose file was changed at a time that can be said in advance: `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn site() -> Site {
@@ -16,12 +17,8 @@ fn site() -> Site {
 const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
 const THEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// The tag, when it is a strong one: some file systems cannot tell every change apart while their clock stands still.
 fn tag(server: &Server) -> String {
-    eventually("a strong tag", PATIENCE, || {
-        let tag = server.get("/a.txt").field("ETag")?.to_owned();
-        tag.starts_with('"').then_some(tag)
-    })
+    settled(server, "/a.txt").field("ETag").unwrap().to_owned()
 }
 
 fn ask(server: &Server, method: &str, fields: &[(&str, &str)]) -> Response {

@@ -1,9 +1,10 @@
 //! Range requests (RFC 9110 §14) from outside: parts of files of every size, to the byte.
 
+use crate::settled;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, SystemTime};
-use tests::{PATIENCE, Response, Server, Site, eventually};
+use tests::{Client, Response, Server, Site};
 
 /// Sizes that are sent from memory, from a file that is kept open, and from one that is opened each time.
 const SIZES: [usize; 4] = [100, 16 << 10, 300_000, 3 << 20];
@@ -47,7 +48,7 @@ fn one_range_is_sent_to_the_byte() {
     let server = site.start(&[]);
     for size in SIZES {
         let (path, whole, last) = (format!("/{size}.txt"), content(size), size - 1);
-        assert_eq!(server.get(&path).field("Accept-Ranges"), Some("bytes"));
+        assert_eq!(settled(&server, &path).field("Accept-Ranges"), Some("bytes"));
         for (asked, first, last) in [
             ("bytes=0-0".to_owned(), 0, 0),
             ("bytes=1-50".to_owned(), 1, 50),
@@ -166,10 +167,7 @@ fn a_download_goes_on_only_if_the_file_is_still_the_same() {
     let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
     fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
     let server = site.start(&[]);
-    let tag = eventually("a strong tag", PATIENCE, || {
-        let tag = server.get("/a.txt").field("ETag")?.to_owned();
-        tag.starts_with('"').then_some(tag)
-    });
+    let tag = settled(&server, "/a.txt").field("ETag").unwrap().to_owned();
     let go_on = |condition: &str| {
         let fields = [("Range", "bytes=4-"), ("If-Range", condition)];
         let response = server.connect().request("GET", "/a.txt", &fields, b"").unwrap();
@@ -212,49 +210,43 @@ fn a_file_that_shrinks_while_a_part_is_sent_ends_the_connection_and_not_the_serv
     }
 }
 
-/// A client that takes little at a time gets the same bytes, however the pieces fall.
+/// A client that takes little at a time gets the same bytes, however the pieces fall; and so does one that does not wait for one
+/// answer before it asks for the next.
 #[test]
 fn parts_arrive_whole_at_a_client_that_reads_slowly() {
     let site = Site::new();
     let size = 8 << 20;
     site.write("html/a.bin", content(size));
+    site.write("html/a.txt", content(1000));
     let server = site.start(&[]);
-    let asked = "bytes=4000000-7999999,0-9,1000000-2999999";
-    let mut client = server.connect();
-    client.send(format!("GET /a.bin HTTP/1.1\r\nHost: a\r\nRange: {asked}\r\n\r\n").as_bytes()).unwrap();
-    // Until nothing more fits into the kernel's buffers nobody reads.
-    let mut first = [0; 16];
-    client.stream().read_exact(&mut first).unwrap();
-    std::thread::sleep(Duration::from_millis(50));
-    let mut rest = tests::Client::over(Pieces { first: first.to_vec(), stream: client.stream() });
-    let response = rest.response().unwrap();
-    let whole = content(size);
-    let parts = parts(&response);
-    let expected = [&whole[4_000_000..8_000_000], &whole[..10], &whole[1_000_000..3_000_000]];
-    assert!(parts.iter().map(|(_, bytes)| &bytes[..]).eq(expected));
-}
-
-/// What has been read, and then the rest.
-struct Pieces<'a> {
-    first: Vec<u8>,
-    stream: &'a std::net::TcpStream,
-}
-
-impl Read for Pieces<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.first.is_empty() {
-            return self.stream.read(buffer);
-        }
-        let count = self.first.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&self.first[..count]);
-        self.first.drain(..count);
-        Ok(count)
+    let stream = server.connect();
+    let mut client = Client::over(Slowly(stream.stream()));
+    let ask = |path: &str, range: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nRange: bytes={range}\r\n\r\n");
+    let large = ask("/a.bin", "4000000-7999999,0-9,1000000-2999999");
+    let small = ask("/a.txt", "500-509,0-9");
+    client.send([&*small, &*large, &*small, &*small].concat().as_bytes()).unwrap();
+    let (whole, text) = (content(size), content(1000));
+    let of_large = [&whole[4_000_000..8_000_000], &whole[..10], &whole[1_000_000..3_000_000]];
+    let of_small = [&text[500..510], &text[..10]];
+    for expected in [&of_small[..], &of_large[..], &of_small[..], &of_small[..]] {
+        let parts = parts(&client.response().unwrap());
+        assert!(parts.iter().map(|(_, bytes)| &bytes[..]).eq(expected.iter().copied()), "{} parts", parts.len());
     }
 }
 
-impl std::io::Write for Pieces<'_> {
+/// A stream of which little is read at a time.
+struct Slowly<'a>(&'a std::net::TcpStream);
+
+impl Read for Slowly<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = buffer.len().min(1000);
+        self.0.read(&mut buffer[..length])
+    }
+}
+
+impl std::io::Write for Slowly<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.stream.write(bytes)
+        self.0.write(bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

@@ -86,6 +86,13 @@ fn compressed_files_are_sent_to_who_takes_them() {
             }
         }
     }
+    // What is refused depends on the form too.
+    for (field, status) in [(("Range", "bytes=6-"), 416), (("If-Match", "\"x\""), 412)] {
+        let response = ask(&server, "/style.css", &[field]);
+        assert_eq!((response.status, response.field("Vary")), (status, Some("Accept-Encoding")));
+    }
+    let part = ask(&server, "/style.css", &[("Range", "bytes=6-"), ("Accept-Encoding", "gzip")]);
+    assert_eq!((part.status, part.text()), (206, "d"));
     let other = ask(&server, "/other.css", &[("Accept-Encoding", "br")]);
     assert_eq!((other.text(), other.field("Vary"), other.field("Content-Encoding")), ("other", None, None));
     let itself = ask(&server, "/style.css.gz", &[("Accept-Encoding", "gzip")]);

@@ -27,7 +27,7 @@ impl Fixture {
         };
         while SystemTime::now().duration_since(UNIX_EPOCH).unwrap() <= newest() + Duration::from_secs(1) {
             assert!(start.elapsed() < Duration::from_secs(30), "the clock stands still");
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
     }
 
@@ -135,16 +135,19 @@ fn a_sidecar_is_sent_to_who_takes_its_coding() {
 #[test]
 fn a_sidecar_that_is_older_than_its_file_is_not_sent() {
     let fixture = Fixture::new().with("a.css", "old").with("a.css.gz", "packed");
-    fixture.set_modified("a.css.gz", "a.css", -1);
-    fixture.rest();
-    for _ in 0..3 {
-        assert_eq!(fixture.sent("/a.css", GZIP), plain("old"));
-        assert_eq!(field(&fixture.get("/a.css"), "Vary"), None);
+    // One from the future would never become older.
+    for seconds in [-1, 86_400] {
+        fixture.set_modified("a.css.gz", "a.css", seconds);
+        fixture.rest();
+        let site = Site::open(fixture.site.root()).unwrap();
+        for _ in 0..3 {
+            let response = ask(&site, "GET", "/a.css", GZIP).unwrap();
+            assert_eq!((bytes(&response), field(&response, "Vary")), (&b"old"[..], None));
+        }
     }
     // The same time is what compressors give.
     fixture.set_modified("a.css.gz", "a.css", 0);
     fixture.rest();
-    let fixture = Fixture { site: Site::open(fixture.site.root()).unwrap(), ..fixture };
     for _ in 0..3 {
         assert_eq!(fixture.sent("/a.css", GZIP), gzipped("packed"));
     }
@@ -224,6 +227,38 @@ fn whatever_happens_to_a_sidecar_the_answer_is_right_at_once() {
     }
 }
 
+/// Links can be led elsewhere and back without any change of what they lead to.
+#[test]
+fn a_sidecar_that_is_known_beside_another_file_is_not_sent() {
+    let fixture =
+        Fixture::new().with("1/a", "one").with("1/z", "packed one").with("2/a", "two").with("2/z", "packed two");
+    let lead = |link: &str, to: &str| {
+        _ = fs::remove_file(fixture.path(link));
+        symlink(to, fixture.path(link)).unwrap();
+    };
+    for (name, seconds) in [("1/a", -2000), ("1/z", -2000), ("2/a", -1000), ("2/z", -1000)] {
+        fixture.set_modified(name, name, seconds);
+    }
+    lead("a.css", "1/a");
+    lead("a.css.gz", "1/z");
+    fixture.rest();
+    for _ in 0..3 {
+        assert_eq!(fixture.sent("/a.css", GZIP), gzipped("packed one"));
+    }
+    lead("a.css", "2/a");
+    assert_eq!(fixture.sent("/a.css", GZIP), plain("two"), "what is packed is older");
+    lead("a.css.gz", "2/z");
+    // So that it is looked up again, now with the newer one; nobody asks for that.
+    fs::set_permissions(fixture.path("2/a"), std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    fixture.warm("/a.css");
+    assert_eq!(field(&fixture.get("/a.css"), "Vary").as_deref(), Some("Accept-Encoding"));
+    lead("a.css.gz", "1/z");
+    assert_eq!(fixture.sent("/a.css", GZIP), plain("two"));
+    lead("a.css.gz", "2/z");
+    fs::set_permissions(fixture.path("2/a"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    assert_eq!(fixture.sent("/a.css", GZIP), gzipped("packed two"));
+}
+
 #[test]
 fn a_new_sidecar_is_sent_when_its_file_is_looked_up_again() {
     let fixture = Fixture::new().with("a.css", "plain");
@@ -233,7 +268,7 @@ fn a_new_sidecar_is_sent_when_its_file_is_looked_up_again() {
     while fixture.sent("/a.css", GZIP) != gzipped("packed") {
         assert_eq!(fixture.sent("/a.css", GZIP), plain("plain"));
         assert!(start.elapsed() < Duration::from_secs(30), "it is never seen");
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::park_timeout(Duration::from_millis(100));
     }
     fixture.assert_like_new("/a.css");
 }
