@@ -70,15 +70,6 @@ impl Router {
         }
     }
 
-    /// What `OPTIONS *` is answered: it asks about the server as a whole (RFC 9110 §9.3.7).
-    fn server_options(&self) -> Route {
-        let body = Body::Empty;
-        let mut response = Response { status: Status::new(204), fields: Fields::default(), body };
-        // The name and the value are well-formed, so this cannot fail.
-        _ = response.fields.push(b"Allow", b"GET, HEAD, OPTIONS");
-        Route::Answer(response)
-    }
-
     /// Who answers this request. In `place`: where a request with the same head has led to, if that is known; and
     /// afterwards where this one leads, if its path alone decides that.
     pub fn route(&self, head: &Head, path: &Path, place: &mut Option<Place>) -> Route {
@@ -86,7 +77,8 @@ impl Router {
             return Route::Handler(ticket);
         }
         if head.path() == "*" {
-            return self.server_options();
+            // RFC 9110 §9.3.7: it asks about the server as a whole.
+            return Route::Answer(options());
         }
         let bytes = path.as_bytes();
         for mount in &self.mounts {
@@ -123,10 +115,7 @@ impl Router {
             return Route::Site(target);
         }
         if !reads && find().or_else(list).is_some() {
-            let mut refused = Response::error(405, "this is a file or a folder; it can be read with GET or HEAD");
-            // The name and the value are well-formed, so this cannot fail.
-            _ = refused.fields.push(b"Allow", b"GET, HEAD");
-            return Route::Answer(refused);
+            return Route::Answer(answer_about_a_file(head.method()));
         }
         not_found()
     }
@@ -166,6 +155,31 @@ impl Router {
         }
     }
 }
+
+/// The response to a method that does not read, for a file or a folder of the site.
+fn answer_about_a_file(method: &str) -> Response {
+    match method {
+        "OPTIONS" => options(),
+        // RFC 9110 §15.5.6: 405 is for a method that "is known by the origin server but not supported by the target resource",
+        // with "an Allow header field [...] containing a list of the target resource's currently supported methods".
+        "POST" | "PUT" | "DELETE" | "PATCH" | "TRACE" => {
+            let mut refused = Response::error(405, "this is a file or a folder; it can be read with GET or HEAD");
+            refused.fields.append(b"Allow", METHODS_OF_FILES);
+            refused
+        }
+        // §9.1: a method "that is unrecognized or not implemented SHOULD" be answered 501.
+        _ => Response::error(501, "the method is unknown; a file can be read with GET or HEAD"),
+    }
+}
+
+/// What can be done with a file, and with the server as a whole (RFC 9110 §9.3.7).
+fn options() -> Response {
+    let mut response = Response { status: Status::new(204), fields: Fields::default(), body: Body::Empty };
+    response.fields.append(b"Allow", METHODS_OF_FILES);
+    response
+}
+
+const METHODS_OF_FILES: &[u8] = b"GET, HEAD, OPTIONS";
 
 /// The response for a module that has no sound build.
 fn no_sound_build(module: &str) -> Response {

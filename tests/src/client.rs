@@ -15,6 +15,7 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 pub struct Client<S = TcpStream> {
     stream: S,
     received: Vec<u8>,
+    tolerant: bool,
 }
 
 /// One response, as it came.
@@ -22,6 +23,8 @@ pub struct Client<S = TcpStream> {
 pub struct Response {
     /// The status line and the fields as they came, with the empty line.
     pub head: String,
+    /// The minor version: 1, unless the reader is [tolerant](Client::tolerant).
+    pub minor: u8,
     /// The status code.
     pub status: u16,
     /// The reason phrase.
@@ -90,7 +93,13 @@ impl Client<UnixStream> {
 impl<S: Read + Write> Client<S> {
     /// Speaks over any stream.
     pub fn over(stream: S) -> Self {
-        Self { stream, received: Vec::new() }
+        Self { stream, received: Vec::new(), tolerant: false }
+    }
+
+    /// Takes whatever the RFCs allow a server to send, and not only what `host` sends: HTTP/1.0, values without a space
+    /// before them, bytes beyond ASCII, chunk extensions, trailers. For servers of others.
+    pub fn tolerant(self) -> Self {
+        Self { tolerant: true, ..self }
     }
 
     /// GETs `path` and keeps the connection.
@@ -151,7 +160,8 @@ impl<S: Read + Write> Client<S> {
             return Ok(response);
         }
         if let Some(coding) = coding {
-            if coding != "chunked" {
+            // RFC 9112 §7: names of codings are case-insensitive.
+            if coding != "chunked" && !(self.tolerant && coding.eq_ignore_ascii_case("chunked")) {
                 return Err(invalid(format!("Transfer-Encoding {coding:?}")));
             }
             response.framing = Framing::Chunked;
@@ -189,19 +199,33 @@ impl<S: Read + Write> Client<S> {
             self.receive()?;
         };
         let head: Vec<u8> = self.received.drain(..end).collect();
-        parse_head(String::from_utf8(head).map_err(|_| invalid("a head that is not UTF-8"))?)
+        match String::from_utf8(head) {
+            Ok(head) => parse_head(head, self.tolerant),
+            Err(error) if self.tolerant => {
+                parse_head(error.as_bytes().iter().map(|byte| char::from(*byte)).collect(), true)
+            }
+            Err(_) => Err(invalid("a head that is not UTF-8")),
+        }
     }
 
     /// The chunked coding (RFC 9112 §7.1), its last chunk and empty trailer included.
     fn chunks(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let size = self.line()?;
+            let mut size = self.line()?;
+            if self.tolerant
+                && let Some(extension) = size.find(';')
+            {
+                size.truncate(size[..extension].trim_end_matches([' ', '\t']).len());
+            }
             let size = usize::from_str_radix(&size, 16).map_err(|_| invalid(format!("chunk size {size:?}")))?;
             if size == 0 {
-                return match self.line()?.as_str() {
-                    "" => Ok(body),
-                    other => Err(invalid(format!("trailer {other:?}"))),
+                return loop {
+                    match self.line()?.as_str() {
+                        "" => break Ok(body),
+                        trailer if self.tolerant && trailer.contains(':') => {}
+                        other => break Err(invalid(format!("trailer {other:?}"))),
+                    }
                 };
             }
             body.extend(self.exactly(size)?);
@@ -255,10 +279,17 @@ impl Response {
         std::str::from_utf8(&self.body).expect("the content is UTF-8")
     }
 
-    /// Whether the server said that it closes.
+    /// Whether the server said that it closes (RFC 9112 §9.3).
     pub fn closes(&self) -> bool {
         self.framing == Framing::Close
-            || self.field("Connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
+            || self.has("Connection", "close")
+            || self.minor == 0 && !self.has("Connection", "keep-alive")
+    }
+
+    /// Whether the fields of that name, as one list, have this element, both in any case.
+    pub fn has(&self, name: &str, element: &str) -> bool {
+        let values = self.fields.iter().filter(|(its, _)| its.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(element))
     }
 
     /// The value of a field that must not come twice.
@@ -288,26 +319,36 @@ pub fn exchange(address: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
     client.rest()
 }
 
-fn parse_head(head: String) -> io::Result<Response> {
+fn parse_head(head: String, tolerant: bool) -> io::Result<Response> {
     let mut lines = head.strip_suffix("\r\n\r\n").unwrap_or(&head).split("\r\n");
     let status_line = lines.next().unwrap_or_default();
     let bad = || invalid(format!("status line {status_line:?}"));
     // RFC 9112 §4: the space before the reason stays even if the reason is empty.
-    let (code, reason) = status_line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split_once(' ')).ok_or_else(bad)?;
+    let (minor, rest) = match (status_line.strip_prefix("HTTP/1.1 "), status_line.strip_prefix("HTTP/1.0 ")) {
+        (Some(rest), _) => (1, rest),
+        (None, Some(rest)) if tolerant => (0, rest),
+        _ => return Err(bad()),
+    };
+    let (code, reason) = rest.split_once(' ').ok_or_else(bad)?;
     let status = code.parse().ok().filter(|code| (100..=999).contains(code)).ok_or_else(bad)?;
     if code.len() != 3 || reason.contains(char::is_control) {
         return Err(bad());
     }
     let mut fields = Vec::new();
     for line in lines {
-        let (name, value) = line.split_once(": ").ok_or_else(|| invalid(format!("field line {line:?}")))?;
+        let parts = match tolerant {
+            // RFC 9112 §5: OWS on both sides of the value.
+            true => line.split_once(':').map(|(name, value)| (name, value.trim_matches([' ', '\t']))),
+            false => line.split_once(": "),
+        };
+        let (name, value) = parts.ok_or_else(|| invalid(format!("field line {line:?}")))?;
         if name.is_empty() || name.contains(char::is_whitespace) || line.contains(['\r', '\n', '\0']) {
             return Err(invalid(format!("field line {line:?}")));
         }
         fields.push((name.to_owned(), value.to_owned()));
     }
     let reason = reason.to_owned();
-    Ok(Response { head, status, reason, fields, body: Vec::new(), framing: Framing::None })
+    Ok(Response { head, minor, status, reason, fields, body: Vec::new(), framing: Framing::None })
 }
 
 fn invalid(reason: impl Into<String>) -> Error {
@@ -361,6 +402,22 @@ mod tests {
         let last = client.response().unwrap();
         assert_eq!((last.text(), last.reason.as_str(), last.closes()), ("the rest", "", true));
         assert_eq!(client.response().unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_tolerant_reader_takes_what_is_allowed_and_no_more() {
+        let mut client = client(concat!(
+            "HTTP/1.0 200 OK\r\nA:b \r\nConnection: x, Keep-Alive\r\nContent-Length:1\r\n\r\na",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3 ;x=y\r\nabc\r\n0\r\nA: b\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200\r\n\r\n",
+        ))
+        .tolerant();
+        let first = client.get("/").unwrap();
+        assert_eq!((first.minor, first.field("a"), first.text(), first.closes()), (0, Some("b"), "a", false));
+        assert_eq!(client.response().unwrap().text(), "abc");
+        assert!(client.response().unwrap().closes());
+        assert_eq!(client.response().unwrap_err().kind(), ErrorKind::InvalidData);
     }
 
     #[test]

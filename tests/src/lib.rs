@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod client;
 pub mod compile;
+pub mod conformance;
 pub mod load;
 pub mod probe;
 pub mod process;

@@ -85,6 +85,13 @@ impl Head {
             None => Ok(None),
             Some(head) => {
                 lines::check(&bytes[..head])?;
+                // RFC 9110 §2.5: what has a higher minor version is processed "as if it were in the highest minor version
+                // within that major version to which the recipient is conformant".
+                if let Some(lowered) = lines::with_known_version(&bytes[..head])
+                    && self.read(&lowered, bytes_max).inspect_err(|_| self.clear())?.is_some()
+                {
+                    return Ok(Some(skipped + head));
+                }
                 Err(Reject::bad_request("the head of the request is malformed"))
             }
         }
@@ -203,12 +210,17 @@ impl Head {
                     if host.replace(value).is_some() {
                         return Err(Reject::bad_request("there must be one Host header, not several"));
                     }
-                    if !target::is_authority(value) {
+                    // §3.2.2: with the absolute-form the server "MUST ignore the received Host header field", and clients send
+                    // an empty one where their URI has no authority.
+                    let is_ignored = value.is_empty() && parts.authority.is_some();
+                    if !is_ignored && !target::is_authority(value) {
                         return Err(Reject::bad_request("the Host header is not a valid host"));
                     }
                 }
                 6 if name.eq_ignore_ascii_case("expect") => {
-                    expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                    // RFC 9110 §10.1.1: a list, whose other members a server "MAY respond" to with 417. This one ignores them.
+                    let mut members = value.split(|byte| *byte == b',').map(trim_whitespace);
+                    expects_continue |= members.any(|member| member.eq_ignore_ascii_case(b"100-continue"));
                 }
                 10 if name.eq_ignore_ascii_case("connection") => connection.add(value),
                 14 if name.eq_ignore_ascii_case("content-length") => framing.content_length(value)?,
@@ -251,6 +263,12 @@ impl Head {
     fn slice(&self, span: Span) -> &[u8] {
         &self.bytes[span.range()]
     }
+}
+
+/// Whether the head at the front of `bytes`, which is not complete or was refused, is that of a HEAD request. Its refusal
+/// has no content either (RFC 9110 §9.3.2): a client would take that for the next response.
+pub fn begins_with_head(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(b"\r\n").unwrap_or(bytes).starts_with(b"HEAD ")
 }
 
 /// Where the head at the front of `bytes` ends, if it is complete; a mistake in what there is so far.
@@ -471,7 +489,8 @@ mod tests {
             ("GET / HTTP/11\r\n", 400, "the request line must end in HTTP/1.1"),
             ("GET / HTTP/1.10\r\n", 400, "the request line must end in HTTP/1.1"),
             ("GET / HTTP/2.0\r\n", 505, "this server speaks HTTP/1.1 and HTTP/1.0"),
-            ("GET / HTTP/1.2\r\n", 505, "this server speaks HTTP/1.1 and HTTP/1.0"),
+            ("GET / HTTP/0.9\r\n", 505, "this server speaks HTTP/1.1 and HTTP/1.0"),
+            ("GET / HTTP/1.2\r\n\r\n", 400, "HTTP/1.1 needs a Host header"),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "this server speaks HTTP/1.1 and HTTP/1.0"),
             ("GET /a b HTTP/1.1\r\n\r\n", 400, "a space in the target must be sent as %20"),
             ("GET /a\tb HTTP/1.1\r\n\r\n", 400, "the target has a control character"),
@@ -561,6 +580,26 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_host_is_ignored_with_the_absolute_form_and_with_no_other() {
+        assert_eq!(head("GET http://a/ HTTP/1.1\r\nHost:\r\n\r\n").host(), Some(&b"a"[..]));
+        assert_eq!(refusal("OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n").status, 400);
+    }
+
+    #[test]
+    fn a_higher_minor_version_is_processed_as_1_1() {
+        for minor in 2..10 {
+            let text = format!("\r\nGET /a HTTP/1.{minor}\r\nHost: a\r\nX: HTTP/1.{minor}\r\n\r\nnext");
+            let mut head = Head::default();
+            for _ in 0..2 {
+                assert_eq!(head.parse(text.as_bytes(), LIMITS), Ok(Some(text.len() - 4)));
+                assert_eq!((head.minor(), head.path(), head.keep_alive()), (1, "/a", true));
+                assert_eq!(head.field("x"), Some(format!("HTTP/1.{minor}").as_bytes()));
+            }
+            assert_alone_or_not_is_the_same(text[2..].strip_suffix("next").unwrap_or_default().as_bytes());
+        }
+    }
+
+    #[test]
     fn persistence_follows_version_and_connection() {
         for (minor, connection, keep_alive) in [
             (1, "", true),
@@ -583,6 +622,7 @@ mod tests {
         for (text, expects) in [
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-Continue\r\n\r\n", true),
             ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n", true),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: x, 100-continue\r\n\r\n", true),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", false),
             ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n", false),
             ("POST / HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", false),
@@ -660,7 +700,9 @@ mod tests {
                 }
                 let lines::Scan::Complete { head } = lines::scan(&text, LIMITS.head_bytes_max) else { continue };
                 let shown = text.escape_ascii().to_string();
-                let fast = httparse::Request::new(&mut [httparse::EMPTY_HEADER; 8]).parse(&text[..head]).is_ok();
+                // A higher version is parsed as the known one.
+                let known = lines::with_known_version(&text[..head]).unwrap_or(text[..head].to_vec());
+                let fast = httparse::Request::new(&mut [httparse::EMPTY_HEADER; 8]).parse(&known).is_ok();
                 let slow = lines::check_method(&text).and_then(|()| lines::check(&text[..head])).is_ok();
                 assert!(fast || !slow, "{shown}");
                 assert!(slow || parse(&text).is_err(), "{shown}");

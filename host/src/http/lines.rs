@@ -102,6 +102,17 @@ pub fn check_method(bytes: &[u8]) -> Result<(), Reject> {
     Ok(())
 }
 
+/// The head with HTTP/1.1 for its version, if that is a higher one of HTTP/1.
+pub fn with_known_version(head: &[u8]) -> Option<Vec<u8>> {
+    let minor = memchr::memchr(b'\r', head)?.checked_sub(1)?;
+    if !head[..minor].ends_with(b" HTTP/1.") || !matches!(head[minor], b'2'..=b'9') {
+        return None;
+    }
+    let mut known = head.to_vec();
+    known[minor] = b'1';
+    Some(known)
+}
+
 /// Checks complete lines, of which the first is the request line, one by one.
 pub fn check(lines: &[u8]) -> Result<(), Reject> {
     let mut lines = lines.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r\n").unwrap_or(line));
@@ -122,7 +133,8 @@ fn check_request_line(line: &[u8]) -> Result<(), Reject> {
     };
     let (target, version) = (&rest[..space], &rest[space + 1..]);
     match version {
-        b"HTTP/1.1" | b"HTTP/1.0" => {}
+        // RFC 9110 §2.5: the minor version says nothing about how to read the message.
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'] => {}
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
             return Err(Reject::new(505, "this server speaks HTTP/1.1 and HTTP/1.0"));
         }

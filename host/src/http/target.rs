@@ -42,8 +42,13 @@ pub fn parse<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, Reject> 
             _ => Err(Reject::bad_request("the target * is for OPTIONS only")),
         };
     }
-    let Some(rest) = strip_scheme(target) else {
-        return Err(Reject::bad_request("the target must begin with a slash"));
+    let Some(rest) = strip_scheme(target, b"http://") else {
+        // RFC 9110 §7.4: "a request for an "https" resource MUST be rejected unless it has been received over a connection that
+        // has been secured". What secures connections for this server asks it in the origin-form.
+        return Err(match strip_scheme(target, b"https://") {
+            Some(_) => Reject::new(421, "this connection is not secured, and the target is https"),
+            None => Reject::bad_request("the target must begin with a slash"),
+        });
     };
     // RFC 9112 §3.2.2: "A server MUST accept the absolute-form in requests".
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
@@ -76,7 +81,8 @@ pub fn is_authority(bytes: &[u8]) -> bool {
         Some(rest) => {
             let Some(end) = memchr::memchr(b']', rest) else { return false };
             let address = std::str::from_utf8(&rest[..end]).unwrap_or_default();
-            (address.parse::<std::net::Ipv6Addr>().is_ok(), &rest[end + 1..])
+            let is_valid = address.parse::<std::net::Ipv6Addr>().is_ok() || is_future_address(address);
+            (is_valid, &rest[end + 1..])
         }
         None => {
             // Most hosts are made of these bytes alone, up to the port: that is no more than one look at each.
@@ -113,6 +119,22 @@ fn is_plain(byte: u8) -> bool {
     TABLE[usize::from(byte)]
 }
 
+/// `IPvFuture` of RFC 3986 §3.2.2: there is none yet, but it is no invalid one.
+fn is_future_address(address: &str) -> bool {
+    let parts = address.strip_prefix(['v', 'V']).and_then(|rest| rest.split_once('.'));
+    parts.is_some_and(|(version, address)| {
+        let is_version = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_version
+            && !address.is_empty()
+            && address.bytes().all(|byte| byte == b':' || is_plain(byte) || is_sub_delim(byte))
+    })
+}
+
+/// `sub-delims` of RFC 3986 §2.2.
+fn is_sub_delim(byte: u8) -> bool {
+    matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+}
+
 /// `reg-name` of RFC 3986 §3.2.2, which covers IPv4 addresses, but not empty (RFC 9110 §4.2.1).
 fn is_registered_name(name: &[u8]) -> bool {
     let mut rest = name;
@@ -122,20 +144,17 @@ fn is_registered_name(name: &[u8]) -> bool {
                 [high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
                 _ => return false,
             },
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => after,
-            _ if is_plain(*byte) => after,
+            _ if is_plain(*byte) || is_sub_delim(*byte) => after,
             _ => return false,
         };
     }
     !name.is_empty()
 }
 
-/// What follows `http://` or `https://`; schemes are case-insensitive (RFC 3986 §3.1).
-fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
-    [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| {
-        let (start, rest) = target.split_at_checked(scheme.len())?;
-        start.eq_ignore_ascii_case(scheme).then_some(rest)
-    })
+/// What follows `scheme`; schemes are case-insensitive (RFC 3986 §3.1).
+fn strip_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = target.split_at_checked(scheme.len())?;
+    start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
@@ -171,7 +190,7 @@ mod tests {
         assert_eq!(parts("GET", "//evil/x"), ok("//evil/x", None, None));
         assert_eq!(parts("OPTIONS", "*"), ok("*", None, None));
         assert_eq!(parts("GET", "http://a.example:80/p?q"), ok("/p", Some("q"), Some("a.example:80")));
-        assert_eq!(parts("GET", "HTTPS://a.example"), ok("", None, Some("a.example")));
+        assert_eq!(parts("GET", "HTTP://a.example"), ok("", None, Some("a.example")));
         assert_eq!(parts("GET", "http://a.example?q"), ok("", Some("q"), Some("a.example")));
         assert_eq!(parts("GET", "http://[::1]:8080/"), ok("/", None, Some("[::1]:8080")));
     }
@@ -186,6 +205,8 @@ mod tests {
             ("GET", "http:///x", 400),
             ("GET", "http://u@a.example/", 400),
             ("GET", "http:/x", 400),
+            ("GET", "https://a.example/", 421),
+            ("GET", "HTTPS://a.example", 421),
             ("GET", "/a#b", 400),
             ("GET", "/é", 400),
             ("GET", "/a b", 400),
@@ -212,6 +233,8 @@ mod tests {
             "a%20b",
             "a:65535",
             "a:000080",
+            "[v1.a:b]",
+            "[VF0.~!]:80",
         ] {
             assert!(is_authority(good.as_bytes()), "{good}");
         }
@@ -236,6 +259,10 @@ mod tests {
             "é",
             "a,b:c",
             "[fe80::1%25eth0]",
+            "[v.a]",
+            "[vg.a]",
+            "[v1.]",
+            "[v1.a/b]",
             "a?b",
             "a\\b",
         ] {

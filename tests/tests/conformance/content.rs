@@ -198,3 +198,19 @@ fn answers_do_not_wait_for_the_content_of_the_next_request() {
     client.finish().unwrap();
     assert_closed(&mut client);
 }
+
+/// What has come of a request is kept in memory that another request uses later, of another client maybe.
+#[test]
+fn content_that_a_client_did_not_complete_is_no_part_of_another_request() {
+    let site = pages_and_mirror();
+    let server = site.start(&["--threads", "1"]);
+    for length in [10, 100_000] {
+        let mut leaves = server.connect();
+        let head = format!("POST /mirror.so HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        leaves.send(&[head.as_bytes(), &some_bytes(length - 1)].concat()).unwrap();
+        leaves.finish().unwrap();
+        assert_closed(&mut leaves);
+        let other = server.connect().request("POST", "/mirror.so", &[], b"hello").unwrap();
+        assert_eq!((other.status, other.text()), (200, "hello"));
+    }
+}

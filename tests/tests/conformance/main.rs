@@ -1,11 +1,12 @@
 //! HTTP/1.1 from outside, by RFC 9110 and RFC 9112: a real server, a client that sends exact bytes and reads strictly.
 //!
-//! `messages`: what is taken and what is refused. `content`: the content of requests, and of responses without a known
+//! `corpus`: the cases of `tests/conformance/data`. `messages`: what is taken and what is refused. `content`: the content of requests, and of responses without a known
 //! length. `connections`: how long one lives and in which order it answers. `limits`: sizes, numbers and time-outs.
 //! `listeners`: where a server listens, how it stops, and what `--trace` shows.
 
 mod connections;
 mod content;
+mod corpus;
 mod limits;
 mod listeners;
 mod messages;

@@ -58,7 +58,7 @@ const REFUSED: &[(&str, u16, &str)] = &[
     ("GET / http/1.1\r\nHost: a\r\n\r\n", 400, "HTTP/1.1"),
     ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400, "HTTP/1.1"),
     ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "HTTP/1.1"),
-    ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505, "HTTP/1.1"),
+    ("GET / HTTP/1.2\r\n\r\n", 400, "HTTP/1.1 needs a Host header"),
     ("GET / HTTP/0.9\r\n\r\n", 505, "HTTP/1.1"),
     ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/1.1"),
     ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 501, "proxy"),
@@ -76,6 +76,7 @@ const REFUSED: &[(&str, u16, &str)] = &[
     ("GET /%2e%2E/x HTTP/1.1\r\nHost: a\r\n\r\n", 400, "above the root"),
     ("GET http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "host"),
     ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "slash"),
+    ("GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 421, "not secured"),
     // Fields (§5).
     ("GET / HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n", 400, "no space between a header's name and its colon"),
     ("GET / HTTP/1.1\r\nHost: a\r\nX\t: b\r\n\r\n", 400, "no space"),
@@ -87,6 +88,7 @@ const REFUSED: &[(&str, u16, &str)] = &[
     ("GET / HTTP/1.1\r\nHost: a\r\nX(: b\r\n\r\n", 400, "not allowed"),
     ("GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", 400, "control character"),
     ("GET / HTTP/1.1\r\nHost: a\r\nX: a\x7f\r\n\r\n", 400, "control character"),
+    ("GET / HTTP/1.1\r\nHost: a\r\nX: test\x07\r\n\r\n", 400, "control character"),
     // Host (§3.2).
     ("GET / HTTP/1.1\r\n\r\n", 400, "HTTP/1.1 needs a Host header"),
     ("GET http://a/ HTTP/1.1\r\n\r\n", 400, "HTTP/1.1 needs a Host header"),
@@ -198,7 +200,10 @@ const TAKEN: &[(&str, u16)] = &[
     // RFC 9110 §5.1: names in any case; §5.5: any whitespace around values, obs-text and nothing within.
     ("GET /a.txt HTTP/1.1\r\nhOST:a\r\nX:\r\nY: \t b\t c \t\r\n\r\n", 200),
     ("GET /a.txt HTTP/1.1\r\nHost: a\r\n!#$%&'*+-.^_`|~09: \u{fc}\r\n\r\n", 200),
+    // RFC 9110 §2.5: a higher minor version is processed as HTTP/1.1.
+    ("GET /a.txt HTTP/1.2\r\nHost: a\r\n\r\n", 200),
     // RFC 9112 §3.2.2: the absolute-form, whose host counts whatever the field says.
+    ("GET http://example.com/a.txt HTTP/1.1\r\nHost:\r\n\r\n", 200),
     ("GET http://example.com/a.txt HTTP/1.1\r\nHost: other\r\n\r\n", 200),
     ("GET HTTP://example.com:80 HTTP/1.1\r\nHost: example.com\r\n\r\n", 200),
     ("GET http://example.com?x HTTP/1.1\r\nHost: example.com\r\n\r\n", 200),
@@ -211,8 +216,8 @@ const TAKEN: &[(&str, u16)] = &[
     ("GET /a.txt HTTP/1.1\r\nHost: a\r\ntransfer-encoding: CHUNKED\r\n\r\n3;a=\"b\"\r\nGET\r\n0\r\nX: y\r\n\r\n", 200),
     ("GET /a.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 00\r\n\r\n", 200),
     // RFC 9110 §9.1: methods are case-sensitive, and an unknown one is none that a file has.
-    ("get /a.txt HTTP/1.1\r\nHost: a\r\n\r\n", 405),
-    ("BREW /a.txt HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+    ("get /a.txt HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+    ("BREW /a.txt HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     ("POST /nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404),
 ];
 
@@ -249,10 +254,15 @@ fn the_whole_server_answers_options() {
 fn a_file_refuses_other_methods_and_says_which_it_allows() {
     let site = pages();
     let server = site.start(&[]);
-    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"] {
+    for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE"] {
         let response = server.connect().request(method, "/a.txt", &[], b"").unwrap();
-        assert_eq!((response.status, response.field("Allow")), (405, Some("GET, HEAD")), "{method}");
+        assert_eq!((response.status, response.field("Allow")), (405, Some("GET, HEAD, OPTIONS")), "{method}");
     }
+    for path in ["/", "/a.txt"] {
+        let response = server.connect().request("OPTIONS", path, &[], b"").unwrap();
+        assert_eq!((response.status, response.field("Allow")), (204, Some("GET, HEAD, OPTIONS")), "{path}");
+    }
+    assert_eq!(server.connect().request("OPTIONS", "/nothing", &[], b"").unwrap().status, 404);
 }
 
 #[test]
@@ -269,5 +279,26 @@ fn head_is_answered_as_get_without_content() {
         let without_date =
             |fields: &[(String, String)]| fields.iter().filter(|(name, _)| name != "Date").cloned().collect::<Vec<_>>();
         assert_eq!(without_date(&head.fields), without_date(&get.fields), "{path}");
+    }
+}
+
+/// A client takes whatever follows the head for another response (RFC 9112 §6.3).
+#[test]
+fn a_refusal_of_head_has_no_content() {
+    let site = pages();
+    let server = site.start(&["--timeout-head", "200ms"]);
+    for text in [
+        "HEAD / HTTP/1.1\r\n\r\n",
+        "\r\nHEAD / HTTP/2.0\r\nHost: a\r\n\r\n",
+        "HEAD /%zz HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        // It is never completed.
+        "HEAD / HTTP/1.1\r\nHost: a\r\n",
+    ] {
+        let mut client = server.connect();
+        client.send(text.as_bytes()).unwrap();
+        let response = client.response_to("HEAD").unwrap();
+        assert!((400..=505).contains(&response.status) && response.closes(), "{text:?}: {}", response.head);
+        assert_closed(&mut client);
     }
 }

@@ -332,7 +332,12 @@ impl Workspace {
         output.clear();
         let mut records = std::mem::take(&mut self.records);
         records.clear();
-        *self = Workspace { input, output, records, request: self.request.take(), ..Workspace::default() };
+        let mut request = self.request.take();
+        if let Some(request) = &mut request {
+            // SECURITY: what has come of a request that was never answered would else be the beginning of another one's.
+            request.input.clear();
+        }
+        *self = Workspace { input, output, records, request, ..Workspace::default() };
     }
 
     /// Gives back what a client who sends slowly has no use for.

@@ -2,6 +2,7 @@
 
 use super::{Connection, Mode, READ_BYTES, Situation, Stage, Step, Traits};
 use crate::http::content::Decoder;
+use crate::http::head::begins_with_head;
 use crate::http::{Framing, HeadLimits, Reject, encode};
 use crate::log;
 use crate::request::Request;
@@ -30,8 +31,11 @@ impl Connection {
                     space.taken += length;
                     return self.begin_request(situation);
                 }
-                Ok(None) => {}
-                Err(reject) => return self.reject(reject, situation),
+                Ok(None) => space.traits.head_request = begins_with_head(&space.input[space.taken..]),
+                Err(reject) => {
+                    space.traits.head_request = begins_with_head(&space.input[space.taken..]);
+                    return self.reject(reject, situation);
+                }
             }
         }
         // The answers so far go before the wait for the next request.

@@ -122,7 +122,9 @@ impl Uploads {
 
     /// Refuses a request where files are taken that nobody else answers, if there is more to say than that nothing is there.
     pub(super) fn refuse(&self, site: &Folder, head: &Head, path: &path::Path) -> Option<Response> {
-        if matches!(head.method(), "GET" | "HEAD") || !resolve::is_shown(path) {
+        // Others that do not read are unknown here as everywhere, which is another answer (RFC 9110 §9.1).
+        let changes = matches!(head.method(), "POST" | "PUT" | "DELETE" | "PATCH" | "TRACE");
+        if !changes || !resolve::is_shown(path) {
             return None;
         }
         let folder = folder_of(path);
