@@ -2,6 +2,7 @@
 //! module is due, so that the call runs without the loop.
 
 use super::call::{Call, Epilogue, Outcome, Work};
+use super::clock::Clock;
 use super::connection::{Connection, Mode, Situation, Step};
 use super::crash::Crash;
 use super::listener::{Accepted, Listener};
@@ -10,19 +11,17 @@ use super::spaces::Spaces;
 use super::task::Task;
 use super::timer::Timers;
 use super::{Letter, Notice, Shared};
-use crate::http::encode::Signature;
 use crate::log;
 use crate::pace::Pace;
 use crate::response::Response;
 use crate::route;
 use crate::serial::Waiter;
-use crate::sys::clock;
 use crate::sys::epoll::{Events, Poller};
 use crate::sys::socket::Address;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// The loop and all its connections. Only its leader touches it.
 pub(super) struct EventLoop {
@@ -67,12 +66,6 @@ pub(super) struct Calling {
     pub(super) pace: Option<&'static Pace>,
     /// The loop was passed on before the call, and not taken over in it.
     pub(super) passed_on: bool,
-}
-
-struct Clock {
-    now_ms: u64,
-    second: u64,
-    signature: Signature,
 }
 
 impl EventLoop {
@@ -467,24 +460,6 @@ impl EventLoop {
         };
         // Expiring never comes to a call: what it decides is done at the connection's next turn.
         self.drive(id, connection, |connection, situation| connection.expire(situation));
-    }
-}
-
-impl Clock {
-    fn new(server: &str) -> Clock {
-        let mut clock = Clock { now_ms: 1, second: u64::MAX, signature: Signature::default() };
-        clock.tick(server);
-        clock
-    }
-
-    fn tick(&mut self, server: &str) {
-        // Never 0, which stands for no deadline.
-        self.now_ms = clock::coarse_ms() + 1;
-        let second = clock::coarse_second();
-        if second != self.second {
-            self.second = second;
-            self.signature = Signature::new(SystemTime::UNIX_EPOCH + Duration::from_secs(second), server);
-        }
     }
 }
 

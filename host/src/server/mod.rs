@@ -5,6 +5,7 @@
 //! goes through its mailbox.
 
 mod call;
+mod clock;
 mod connection;
 mod crash;
 mod delay;
