@@ -8,7 +8,10 @@
 mod commands;
 mod sources;
 
-use crate::config::{ApplicationName, Bind, Config, EnvPair, Limits, LogFormat, Mount, Timeouts, values};
+use crate::config::token::Token;
+use crate::config::{
+    ApplicationName, Bind, CacheControl, Config, EnvPair, Files, Limits, LogFormat, Mount, Timeouts, values,
+};
 use crate::exit::Exit;
 use crate::log;
 use crate::supervisor::console;
@@ -201,9 +204,18 @@ struct ServiceOptions {
     /// Application for all paths under /PREFIX *
     #[arg(long, value_name = "/PREFIX=APP")]
     mount: Vec<Mount>,
+    /// Folder of the site, by its path, under which files can be uploaded *
+    #[arg(long, value_name = "/PREFIX", value_parser = values::upload_prefix)]
+    upload: Vec<String>,
+    /// Token that uploads need [default: none]
+    #[arg(long, value_name = "FILE")]
+    upload_token_file: Option<PathBuf>,
     /// Environ key, or MODULE:KEY=VALUE for one module *
     #[arg(long, value_name = "KEY=VALUE")]
     env: Vec<EnvPair>,
+    /// Cache-Control of files, or *.css=VALUE *
+    #[arg(long, value_name = "RULE")]
+    cache_control: Vec<CacheControl>,
     /// Server header field [default: host]
     #[arg(long, value_name = "TEXT", default_value = "host", hide_default_value = true, value_parser = values::field_value)]
     server_header: String,
@@ -244,6 +256,9 @@ struct LimitOptions {
     /// Content of a request
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = values::bytes)]
     limit_body: u64,
+    /// Content of an upload
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = values::bytes)]
+    limit_upload: u64,
     /// Connections of a worker
     #[arg(long, value_name = "N", default_value = "10000", value_parser = values::count)]
     limit_connections: usize,
@@ -298,22 +313,47 @@ impl Cli {
         for pair in mounts.windows(2) {
             ensure!(pair[0].prefix != pair[1].prefix, "--mount {} is given twice", pair[0].prefix);
         }
+        for (index, prefix) in service.upload.iter().enumerate() {
+            ensure!(!service.upload[..index].contains(prefix), "--upload {prefix}/ is given twice");
+        }
+        let html = match service.html.to_str() {
+            Some("none") => None,
+            _ => Some(folder(&service.html, "create it, or say --html none")?),
+        };
+        ensure!(
+            html.is_some() || service.upload.is_empty(),
+            "--upload needs a site, whose folders take the files; name one with --html DIR"
+        );
+        let token_file = service.upload_token_file.as_deref().map(values::absolute).transpose()?;
+        let mut cache_control = service.cache_control;
+        // In the order in which they were given, but that of all files is for what no other has.
+        cache_control.sort_by_key(|rule| rule.files == Files::All);
+        for (index, rule) in cache_control.iter().enumerate() {
+            let is_new = cache_control[..index].iter().all(|other| other.files != rule.files);
+            ensure!(
+                is_new,
+                "--cache-control {} is given twice; directives of one value are joined by commas",
+                rule.files
+            );
+        }
         Ok(Config {
             bind: service.bind,
-            html: match service.html.to_str() {
-                Some("none") => None,
-                _ => Some(folder(&service.html, "create it, or say --html none")?),
-            },
+            html,
             handlers: folder(&service.handlers, "create it, or name another with --handlers DIR")?,
             runtime: running.runtime.as_deref().map(values::absolute).transpose()?,
             root: application,
             mounts,
+            uploads: service.upload,
+            upload_token: token_file.as_deref().map(Token::read).transpose()?,
+            upload_token_file: token_file,
             env: service.env,
+            cache_control,
             workers: running.workers,
             threads: running.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
             limits: Limits {
                 head_bytes_max: limit.limit_head,
                 body_bytes_max: limit.limit_body,
+                upload_bytes_max: limit.limit_upload,
                 connections_max: limit.limit_connections,
                 memory_bytes_max: limit.limit_memory,
                 generations_max: limit.limit_generations,

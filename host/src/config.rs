@@ -3,11 +3,16 @@
 //! This is data that every layer may read; how it is written by people is in [`values`], and how it is gathered is
 //! in [`crate::cli`]. The supervisor sends it to its workers as JSON.
 
+mod cache_control;
+pub mod token;
 pub mod values;
+
+pub use cache_control::{CacheControl, Files};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
+use token::Token;
 
 /// Everything that the supervisor and its workers need to know. Paths are absolute and UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +29,17 @@ pub struct Config {
     pub root: Option<ApplicationName>,
     /// `--mount`, longest prefix first.
     pub mounts: Vec<Mount>,
+    /// `--upload`: the decoded paths of the folders under which the site takes files. Each begins with a slash and ends
+    /// without one; the empty one is the whole site.
+    pub uploads: Vec<String>,
+    /// `--upload-token-file`.
+    pub upload_token_file: Option<PathBuf>,
+    /// What was in it: who does not know this may not upload. None lets everybody.
+    pub upload_token: Option<Token>,
     /// `--env`.
     pub env: Vec<EnvPair>,
+    /// `--cache-control`, in the order in which they are tried: those of a pattern, then that of all files.
+    pub cache_control: Vec<CacheControl>,
     /// Worker processes, at least 1.
     pub workers: usize,
     /// Event loops in each worker, at least 1.
@@ -92,6 +106,8 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// Bytes of a request's content.
     pub body_bytes_max: u64,
+    /// Bytes of the content of an upload.
+    pub upload_bytes_max: u64,
     /// Connections of one worker.
     pub connections_max: usize,
     /// Bytes of memory of one worker; none is no limit.
@@ -108,6 +124,7 @@ impl Default for Limits {
         Self {
             head_bytes_max: 32 << 10,
             body_bytes_max: 16 << 20,
+            upload_bytes_max: 1 << 30,
             connections_max: 10_000,
             memory_bytes_max: None,
             generations_max: 32,

@@ -1,8 +1,10 @@
 //! A response as values: what `site` and `handler` make and `server` sends. No I/O happens here.
 
 mod fields;
+mod parts;
 
 pub use fields::{FieldError, Fields};
+pub use parts::{Parts, Piece, Source};
 
 use crate::http;
 use crate::pace::Pace;
@@ -39,6 +41,8 @@ pub enum Body {
     Empty,
     /// Content in memory.
     Bytes(Cow<'static, [u8]>),
+    /// Why the server itself refuses or fails, as a line of text. The site may have a page to show instead.
+    Reason(String),
     /// Content in memory that others send too.
     Shared(Arc<[u8]>),
     /// `length` bytes of an open file from `offset`, sent by `sendfile`.
@@ -50,6 +54,8 @@ pub enum Body {
         /// How many bytes to send.
         length: u64,
     },
+    /// Pieces of a file or of memory.
+    Parts(Box<Parts>),
     /// Content that is made chunk by chunk.
     Stream(Box<dyn Stream>),
     /// The content has been written already, through the [`Wire`].
@@ -118,18 +124,22 @@ pub enum WireError {
 impl Response {
     /// A text of one line, for people.
     pub fn text(code: u16, message: impl Into<Cow<'static, str>>) -> Response {
-        let mut fields = Fields::default();
-        fields.append(b"Content-Type", b"text/plain; charset=utf-8");
         let body = match message.into() {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
         };
-        Response { status: Status::new(code), fields, body: Body::Bytes(body) }
+        Response { status: Status::new(code), fields: text_fields(), body: Body::Bytes(body) }
     }
 
     /// An error page: the status and why, as text. `reason` is a phrase without a full stop, such as `lines must end in CRLF`.
     pub fn error(code: u16, reason: &str) -> Response {
-        Response::text(code, format!("{code} {}: {reason}\n", Status::new(code).reason))
+        let status = Status::new(code);
+        let body = Body::Reason(format!("{status}: {reason}\n"));
+        let mut fields = text_fields();
+        // RFC 9110 §15.1: 404, 405, 414 and 501 are "heuristically cacheable", so that a cache may go on to say that something is
+        // not there when it is; and what is shown depends on what the client accepts.
+        fields.append(b"Cache-Control", b"no-store");
+        Response { status, fields, body }
     }
 
     /// 503 for what may be well in a moment: who asks again then is welcome (RFC 9110 §10.2.3).
@@ -146,6 +156,14 @@ impl Response {
         response.fields.append(b"Location", location.as_bytes());
         response
     }
+}
+
+/// The fields of a text of the server's own. It may repeat what the client has sent, so nobody shall guess that it is a page.
+fn text_fields() -> Fields {
+    let mut fields = Fields::default();
+    fields.append(b"Content-Type", b"text/plain; charset=utf-8");
+    fields.append(b"X-Content-Type-Options", b"nosniff");
+    fields
 }
 
 impl From<http::Reject> for Response {
@@ -172,8 +190,10 @@ impl fmt::Debug for Body {
         match self {
             Body::Empty => f.write_str("Empty"),
             Body::Bytes(bytes) => write!(f, "Bytes({:?})", String::from_utf8_lossy(bytes)),
+            Body::Reason(text) => write!(f, "Reason({text:?})"),
             Body::Shared(bytes) => write!(f, "Shared({:?})", String::from_utf8_lossy(bytes)),
             Body::File { file, offset, length } => write!(f, "File({file:?}, {offset}+{length})"),
+            Body::Parts(parts) => write!(f, "Parts({parts:?})"),
             Body::Stream(_) => f.write_str("Stream"),
             Body::Written => f.write_str("Written"),
             Body::Failed => f.write_str("Failed"),
@@ -329,8 +349,10 @@ mod tests {
     fn pages_for_people() {
         let page = Response::error(400, "lines must end in CRLF");
         assert_eq!(page.status.to_string(), "400 Bad Request");
-        assert_eq!(page.fields.lines(), b"Content-Type: text/plain; charset=utf-8\r\n");
-        assert!(matches!(page.body, Body::Bytes(bytes) if &*bytes == b"400 Bad Request: lines must end in CRLF\n"));
+        let lines =
+            "Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
+        assert_eq!(page.fields.lines(), lines.as_bytes());
+        assert!(matches!(page.body, Body::Reason(text) if text == "400 Bad Request: lines must end in CRLF\n"));
 
         let page = Response::redirect(301, "/a/?x\r\nSet-Cookie: é");
         let lines = String::from_utf8(page.fields.lines().to_vec()).unwrap();

@@ -1,6 +1,7 @@
 //! Which of the site, the handlers and the server itself answers a request, and the answer.
 //!
-//! First match wins: 1 a mount, 2 a segment that ends in `.so`, 3 a file of the site, 4 the root application, 5 nothing.
+//! First match wins: 1 a mount, 2 a segment that ends in `.so`, 3 a file of the site, or an upload to it, 4 the root
+//! application, 5 nothing.
 
 use crate::config::Config;
 use crate::config::values::DEFAULT_SYMBOL;
@@ -9,10 +10,11 @@ use crate::http::head::Head;
 use crate::http::path::Path;
 use crate::request::Request;
 use crate::response::{Body, Fields, Response, Status};
-use crate::site::{Site, Target};
+use crate::site::{Begun, Site, Target};
 use std::sync::Arc;
 
 pub use crate::handler::{Answer, Place, Reservation, Ticket, answer, excerpt};
+pub use crate::site::{Broom, PackedUpload, Upload};
 
 /// Decides routes.
 pub struct Router {
@@ -34,6 +36,8 @@ pub enum Route {
     Answer(Response),
     /// The site.
     Site(Target),
+    /// The site, when it has stored the content.
+    Upload(Box<Upload>),
     /// A handler.
     Handler(Ticket),
     /// A handler, when the content has arrived.
@@ -101,9 +105,18 @@ impl Router {
         if reads && let Some(target) = find() {
             return Route::Site(target);
         }
+        if !reads && let Some(begun) = self.site.as_ref().and_then(|site| site.upload(head, path)) {
+            return match begun {
+                Begun::Upload(upload) => Route::Upload(upload),
+                Begun::Answered(response) => Route::Answer(response),
+            };
+        }
         if let Some((module, symbol)) = &self.root {
             // A file may appear in its stead at any time.
             return self.handler(module.as_bytes(), symbol, 0, &mut None);
+        }
+        if let Some(refused) = self.site.as_ref().and_then(|site| site.no_upload(head, path)) {
+            return Route::Answer(refused);
         }
         if !reads && find().is_some() {
             let mut refused = Response::error(405, "this is a file; it can be read with GET or HEAD");
@@ -131,6 +144,14 @@ impl Router {
             NoTicket::NoModule | NoTicket::NoBuild => no_sound_build(reservation.module()),
             NoTicket::NoApplication => Response::error(404, "not found"),
         })
+    }
+
+    /// The response as a page, if it is an error of the server's own and the site has a page for it.
+    pub fn with_page(&self, response: Response) -> Response {
+        match &self.site {
+            Some(site) => site.with_page(response),
+            None => response,
+        }
     }
 
     /// The site's response; only its own routes have a target.

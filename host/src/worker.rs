@@ -10,7 +10,7 @@ use crate::handler::{self, Errand, News, Registry, Retired, Saved, What};
 use crate::log::{self, Role};
 use crate::route::Router;
 use crate::server::{Incident, Notice, Server, Settings};
-use crate::site::Site;
+use crate::site::{Site, Uploads};
 use crate::sys::channel::{self, Channel};
 use crate::sys::crash;
 use crate::sys::memory;
@@ -54,7 +54,10 @@ fn take_orders() -> anyhow::Result<()> {
     let worker = Worker::new(Arc::new(*config), &channel)?;
     worker.report(Report::Started);
     let site = worker.config.html.as_deref().map(Site::open).transpose()?;
+    let site = site.map(|site| site.with_cache_control(worker.config.cache_control.clone()));
     let listeners = listeners.into_iter().zip(sockets).map(|(address, socket)| (socket, Arc::new(address))).collect();
+    // What is stored for a moment lies where the private copies do.
+    let site = site.map(|site| site.taking(Uploads::new(&worker.config, &spool)));
     let prepared = Prepared { listeners, site, spool };
     if let Some(bytes) = memory_bytes_max {
         memory::bound(bytes).context("cannot bound this process's memory")?;

@@ -78,7 +78,9 @@ fn the_configuration_reaches_a_worker_unchanged() {
 fn every_option_has_a_variable_a_key_and_a_doc() {
     let site = Site::new();
     let file = site.path("host.toml");
-    let folder = site.path("");
+    let (folder, token) = (site.path(""), site.path("token"));
+    std::fs::write(&token, "secret").unwrap();
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let usual = format!("{:?}", site.config(&[], &[]));
     for argument in Cli::command().get_arguments() {
         let id = argument.get_id().as_str();
@@ -93,6 +95,9 @@ fn every_option_has_a_variable_a_key_and_a_doc() {
             "handlers" | "runtime" => &folder,
             "mount" => "/a=b",
             "env" => "A=b",
+            "upload" => "/a/",
+            "upload_token_file" => &token,
+            "cache_control" => "*.css=max-age=60",
             "workers" | "threads" => "77",
             "server_header" => "other",
             "log_format" => "json",
@@ -147,6 +152,33 @@ fn arguments_win_over_variables_and_these_over_the_file() {
     assert_eq!(config.env, ["X=y, z".parse().unwrap()]);
     assert_eq!(site.config(&["--config", &file], &[]).env, ["A=b, c".parse().unwrap()]);
     assert_eq!(site.config(&[], &[("HOST_ENV", "B=c, D=e")]).env.len(), 2);
+}
+
+#[test]
+fn folders_that_take_uploads_are_paths_of_the_site() {
+    let site = Site::new();
+    let config = site.config(&["--upload", "/", "--upload=/a b/c//"], &[]);
+    assert_eq!(config.uploads, ["", "/a b/c"]);
+    assert_eq!((config.upload_token_file, config.upload_token), (None, None));
+    for (arguments, expected) in [
+        (&["--upload", "incoming"][..], "must start with a slash; say / for the whole site"),
+        (&["--upload", "/a/../b"], "which no request's path can have"),
+        (&["--upload", "/a//b"], "which no request's path can have"),
+        (&["--upload", "/.git"], "the site does not show \".git\""),
+        (&["--upload", "/a.so/b"], "the site does not show \"a.so\""),
+        (&["--upload", "/a/", "--upload", "/a"], "--upload /a/ is given twice"),
+        (&["--upload", "/", "--html", "none"], "name one with --html DIR"),
+        (&["--upload-token-file", "nowhere"], "cannot read the token in /"),
+    ] {
+        let refusal = match arguments.contains(&"none") {
+            true => {
+                let handlers = site.path("handlers");
+                text(&parse_texts(&[&["host", "--handlers", &handlers], arguments].concat(), &[]).unwrap_err())
+            }
+            false => site.refusal(arguments, &[]),
+        };
+        assert!(refusal.contains(expected), "{arguments:?}: {refusal}");
+    }
 }
 
 #[test]

@@ -111,6 +111,26 @@ impl FromStr for Mount {
     }
 }
 
+/// `--upload`: the decoded path of a folder of the site, which is given back without the slash at its end.
+///
+/// # Errors
+/// A path that no folder of a site has.
+pub fn upload_prefix(text: &str) -> Result<String> {
+    ensure!(text.starts_with('/'), "the prefix {text:?} must start with a slash; say / for the whole site");
+    let prefix = text.trim_end_matches('/');
+    for segment in prefix.split('/').skip(1) {
+        ensure!(
+            !matches!(segment, "" | "." | "..") && !segment.contains(char::is_control),
+            "the prefix {text:?} has the segment {segment:?}, which no request's path can have"
+        );
+        ensure!(
+            !segment.starts_with('.') && !segment.ends_with(".so"),
+            "the site does not show {segment:?}, so nothing can be uploaded there"
+        );
+    }
+    Ok(prefix.to_owned())
+}
+
 /// `[MODULE:]KEY=VALUE`.
 impl FromStr for EnvPair {
     type Err = Error;

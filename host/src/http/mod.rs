@@ -1,18 +1,22 @@
 //! HTTP/1.1 as values (RFC 9110, RFC 9112): bytes in, values out. No I/O, no clock.
 //!
 //! In the order of a request's life: [`head`] parses the request line and fields, [`content`] decodes what follows them,
-//! [`path`] makes the target's path safe to look up, [`conditional`] decides whether a client's copy is current, and
-//! [`encode`] writes the response's head and chunks.
+//! [`multipart`] takes a form with files apart, [`path`] makes the target's path safe to look up, [`conditional`] decides
+//! whether a client's copy is current, and [`encode`] writes the response's head and chunks.
 
+pub mod accept;
 pub mod conditional;
 pub mod content;
 pub mod date;
+pub mod disposition;
 pub mod encode;
 pub mod etag;
 pub mod framing;
 pub mod head;
 mod lines;
+pub mod multipart;
 pub mod path;
+pub mod range;
 mod target;
 
 pub use framing::Framing;

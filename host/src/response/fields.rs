@@ -103,6 +103,28 @@ impl Fields {
         self.lines.extend_from_slice(lines);
     }
 
+    /// Adds a field of the server's own, as [`append`](Self::append) does.
+    pub(crate) fn append_formatted(&mut self, name: &[u8], value: fmt::Arguments<'_>) {
+        self.lines.extend_from_slice(name);
+        self.lines.extend_from_slice(b": ");
+        // Writing to memory does not fail.
+        _ = std::io::Write::write_fmt(&mut self.lines, value);
+        self.lines.extend_from_slice(b"\r\n");
+    }
+
+    /// Gives the first field of the server's own of this name another value.
+    pub(crate) fn replace(&mut self, name: &[u8], value: &[u8]) {
+        let is_it = |line: &[u8]| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(b": "));
+        let old = std::mem::take(&mut self.lines);
+        let mut is_replaced = false;
+        for line in old.split_inclusive(|byte| *byte == b'\n') {
+            match is_it(line) && !std::mem::replace(&mut is_replaced, true) {
+                true => self.append(name, value),
+                false => self.lines.extend_from_slice(line),
+            }
+        }
+    }
+
     /// Adds a field of the server's own, which is valid and none that [`Fields::push`] treats apart.
     pub(crate) fn append(&mut self, name: &[u8], value: &[u8]) {
         self.lines.reserve(name.len() + value.len() + 4);
@@ -161,6 +183,18 @@ mod tests {
         assert!(fields.has_date && fields.has_server);
         let fields = fields.emptied();
         assert!(fields.lines().is_empty() && !fields.has_date && !fields.has_server);
+    }
+
+    #[test]
+    fn a_field_of_the_servers_own_can_be_replaced() {
+        let mut fields = Fields::default();
+        for (name, value) in [("A", "b"), ("AB", "c"), ("B", "A: d"), ("A", "e")] {
+            fields.append(name.as_bytes(), value.as_bytes());
+        }
+        fields.replace(b"A", b"x");
+        assert_eq!(fields.lines(), b"A: x\r\nAB: c\r\nB: A: d\r\nA: e\r\n");
+        fields.replace(b"C", b"x");
+        assert_eq!(fields.lines(), b"A: x\r\nAB: c\r\nB: A: d\r\nA: e\r\n");
     }
 
     #[test]

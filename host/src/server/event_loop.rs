@@ -214,6 +214,7 @@ impl EventLoop {
         let mut situation = Situation {
             settings: &shared.settings,
             processors: &shared.processors,
+            storage: &shared.storage,
             mode: self.mode,
             signature: &self.clock.signature,
             ended: slot.ended,
@@ -250,6 +251,11 @@ impl EventLoop {
             Step::Call(call) => {
                 connection.line.patience.renew();
                 return Some(Task::Connection(id, connection, call));
+            }
+            Step::Store => {
+                // The disk's time is not the client's.
+                connection.line.patience.renew();
+                shared.storage.store(index, id, connection);
             }
             Step::Close => {
                 if shared.settings.config.trace {
@@ -381,10 +387,13 @@ impl EventLoop {
     /// A call has ended its thread: its client is told, and so is the supervisor, who replaces this worker.
     fn bury(&mut self, mut crash: Crash) {
         let excerpt = route::excerpt(&crash.fault);
+        let mut connection = crash.connection.take();
+        if let Some(connection) = &mut connection {
+            connection.crashed(crash.fault.kind, excerpt.as_ref());
+        }
         (self.shared.settings.notice)(Notice::Crashed(crash.incident(), excerpt));
-        match crash.id.zip(crash.connection.take()) {
-            Some((id, mut connection)) => {
-                connection.crashed(crash.fault.kind);
+        match crash.id.zip(connection) {
+            Some((id, connection)) => {
                 if let Some(slot) = self.slots.find(id) {
                     slot.readable = true;
                 }

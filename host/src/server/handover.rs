@@ -1,9 +1,11 @@
 //! Passing a connection to the worker that replaces this one: the socket, what has been received and not been answered,
 //! and how far the content of its request has been understood.
 
+use super::storing::Uploading;
 use crate::http::HeadLimits;
 use crate::http::content::Decoder;
 use crate::request::Request;
+use crate::route::PackedUpload;
 use crate::sys::channel::{memory_file, read_memory_file};
 use crate::sys::socket::Address;
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,8 @@ use std::sync::Arc;
 pub struct Handover {
     /// What is known of it.
     pub state: State,
-    /// The socket; then, if the state has bytes, a memfd with them; then, if it says so, the content's temporary file.
+    /// The socket; then, if the state has bytes, a memfd with them; then, if it says so, the content's temporary file, or the
+    /// files of an upload.
     pub descriptors: Vec<OwnedFd>,
 }
 
@@ -36,10 +39,11 @@ pub struct State {
 struct Content {
     /// The bytes begin with so many of the head,
     head_bytes: usize,
-    /// and so many of the content, if no temporary file has them.
+    /// and so many of the content, if no temporary file has them; of an upload those that have not been stored.
     memory_bytes: usize,
     in_file: bool,
     decoder: Decoder,
+    upload: Option<PackedUpload>,
     continue_due: bool,
 }
 
@@ -48,9 +52,18 @@ pub(super) struct Unpacked {
     pub(super) socket: OwnedFd,
     pub(super) peer: Address,
     pub(super) content: Option<(Box<Request>, Decoder)>,
+    pub(super) upload: Option<UploadUnderWay>,
     pub(super) continue_due: bool,
     /// Received after that.
     pub(super) rest: Vec<u8>,
+}
+
+/// An upload that another worker has begun.
+pub(super) struct UploadUnderWay {
+    pub(super) packed: PackedUpload,
+    pub(super) files: Vec<OwnedFd>,
+    /// What is still to be stored.
+    pub(super) gathered: Vec<u8>,
 }
 
 impl Handover {
@@ -66,28 +79,39 @@ pub(super) fn pack(
     peer: Address,
     local: &Address,
     content: Option<(&Request, Decoder)>,
+    upload: Option<Uploading>,
     continue_due: bool,
     rest: &[u8],
 ) -> io::Result<Handover> {
     let mut bytes = Vec::new();
     let mut descriptors = vec![socket];
-    let mut spool = None;
+    let mut files = Vec::new();
     let content = match content {
         None => None,
         Some((request, decoder)) => {
             let head = request.head.raw();
             bytes.extend_from_slice(head);
-            bytes.extend_from_slice(request.input.memory());
-            spool = request.input.spool().map(|file| file.try_clone_to_owned()).transpose()?;
-            let memory_bytes = request.input.memory().len();
-            Some(Content { head_bytes: head.len(), memory_bytes, in_file: spool.is_some(), decoder, continue_due })
+            let memory = upload.as_ref().map_or(request.input.memory(), Uploading::gathered);
+            bytes.extend_from_slice(memory);
+            let (head_bytes, memory_bytes) = (head.len(), memory.len());
+            files.extend(request.input.spool().map(|file| file.try_clone_to_owned()).transpose()?);
+            let in_file = !files.is_empty();
+            let upload = match upload.and_then(|mut uploading| uploading.take()) {
+                None => None,
+                Some(upload) => {
+                    let (packed, stored) = upload.pack()?;
+                    files.extend(stored);
+                    Some(packed)
+                }
+            };
+            Some(Content { head_bytes, memory_bytes, in_file, decoder, upload, continue_due })
         }
     };
     bytes.extend_from_slice(rest);
     if !bytes.is_empty() {
         descriptors.push(memory_file(&bytes)?);
     }
-    descriptors.extend(spool);
+    descriptors.extend(files);
     Ok(Handover { state: State { peer, local: local.clone(), bytes: bytes.len(), content }, descriptors })
 }
 
@@ -98,7 +122,14 @@ pub(super) fn unpack(handover: Handover, local: Arc<Address>) -> Option<Unpacked
     let socket = descriptors.next()?;
     let bytes = if state.bytes > 0 { read_memory_file(descriptors.next()?).ok()? } else { Vec::new() };
     let Some(content) = state.content else {
-        return Some(Unpacked { socket, peer: state.peer, content: None, continue_due: false, rest: bytes });
+        return Some(Unpacked {
+            socket,
+            peer: state.peer,
+            content: None,
+            upload: None,
+            continue_due: false,
+            rest: bytes,
+        });
     };
     let (head, after_head) = bytes.split_at_checked(content.head_bytes)?;
     let (memory, rest) = after_head.split_at_checked(content.memory_bytes)?;
@@ -110,8 +141,14 @@ pub(super) fn unpack(handover: Handover, local: Arc<Address>) -> Option<Unpacked
         request.path.parse_into(request.head.path()).ok()?;
     }
     let spool = if content.in_file { Some(descriptors.next()?) } else { None };
-    request.input.restore(memory, spool).ok()?;
+    let upload = match content.upload {
+        Some(packed) => Some(UploadUnderWay { packed, files: descriptors.collect(), gathered: memory.to_vec() }),
+        None => {
+            request.input.restore(memory, spool).ok()?;
+            None
+        }
+    };
     let continue_due = content.continue_due;
     let content = Some((request, content.decoder));
-    Some(Unpacked { socket, peer: state.peer, content, continue_due, rest: rest.to_vec() })
+    Some(Unpacked { socket, peer: state.peer, content, upload, continue_due, rest: rest.to_vec() })
 }

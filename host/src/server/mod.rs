@@ -17,6 +17,7 @@ mod overdue;
 mod patience;
 mod slots;
 mod spaces;
+mod storing;
 mod task;
 mod timer;
 mod wire;
@@ -44,6 +45,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use storing::Storage;
 
 /// The running server.
 pub struct Server {
@@ -89,6 +91,7 @@ struct Shared {
     /// Connections in all loops, those on the way between them, and calls that go on without one.
     connections: AtomicUsize,
     connections_max: usize,
+    storage: Storage,
     /// Loops that have not been told to leave.
     running: AtomicUsize,
     done: AtomicBool,
@@ -108,7 +111,7 @@ enum Letter {
     Accepted(Box<Line>),
     /// A connection that another worker has begun.
     Adopted(Box<Connection>),
-    /// A connection whose call has ended after its loop was taken over.
+    /// A connection whose call has ended after its loop was taken over, or whose upload has been stored.
     Returned(SlotId, Box<Connection>),
     /// A call has ended its thread.
     Crashed(Crash),
@@ -127,6 +130,7 @@ impl Server {
         let loops = settings.config.threads;
         let connections_max = connections_max(settings.config.limits.connections_max);
         let mailbox = |_| Ok(Mailbox { inbox: Inbox::new(), alarm: Alarm::new()?, connections: AtomicUsize::new(0) });
+        let (storage, desks) = Storage::new(!settings.config.uploads.is_empty());
         let shared = Arc::new(Shared {
             settings,
             addresses: listeners.iter().map(|(_, address)| Arc::clone(address)).collect(),
@@ -134,12 +138,14 @@ impl Server {
             processors: Arc::new(Serial::for_so_many(thread::available_parallelism().map_or(1, usize::from))),
             connections: AtomicUsize::new(0),
             connections_max,
+            storage,
             running: AtomicUsize::new(loops),
             done: AtomicBool::new(false),
             busy: AtomicBool::new(true),
         });
         let event_loop = |index| EventLoop::new(Arc::clone(&shared), index, &listeners);
         let event_loops = (0..loops).map(event_loop).collect::<io::Result<_>>()?;
+        desks.into_iter().try_for_each(|desk| desk.open(Arc::clone(&shared)))?;
         Engine::start(Arc::clone(&shared), event_loops)?;
         Ok(Server { shared })
     }
@@ -148,7 +154,7 @@ impl Server {
     pub fn adopt(&self, handover: Handover) {
         let known = self.shared.addresses.iter().find(|address| ***address == handover.state.local);
         let local = known.cloned().unwrap_or_else(|| Arc::new(handover.state.local.clone()));
-        let Some(connection) = Connection::adopt(handover, local, &self.shared.settings) else {
+        let Some(connection) = Connection::adopt(handover, local, &self.shared) else {
             tracing::error!("a connection that was handed over makes no sense; it is closed");
             return;
         };

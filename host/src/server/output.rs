@@ -1,9 +1,9 @@
 //! What a connection has to send: bytes that were put together, then perhaps content that lies elsewhere, in memory or in
-//! a file, then perhaps what a stream makes.
+//! a file, or is made of pieces of these, then perhaps what a stream makes.
 
 use crate::http::encode::{self, Context, Length};
 use crate::request::Spare;
-use crate::response::{Body, Fields, Response, Status, Stream};
+use crate::response::{Body, Fields, Parts, Response, Source, Status, Stream};
 use crate::sys::socket::{self, Direction, Moved};
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,6 +34,8 @@ struct Content {
     place: Place,
     offset: u64,
     left: u64,
+    /// Further pieces of the same place.
+    parts: Option<Box<Parts>>,
     /// What ends the chunk that it is, if it is one.
     then: &'static [u8],
 }
@@ -93,6 +95,11 @@ impl Output {
                     self.content_elsewhere(Place::Memory(bytes), 0, length);
                 }
             }
+            Body::Reason(text) => {
+                self.begin(&status, &fields, Some(text.len() as u64), context);
+                self.content(text.as_bytes());
+                self.end();
+            }
             Body::Shared(bytes) => {
                 let length = bytes.len() as u64;
                 self.begin(&status, &fields, Some(length), context);
@@ -106,6 +113,10 @@ impl Output {
             Body::File { file, offset, length } => {
                 self.begin(&status, &fields, Some(length), context);
                 self.content_elsewhere(Place::File(file), offset, length);
+            }
+            Body::Parts(parts) => {
+                self.begin(&status, &fields, Some(parts.length()), context);
+                self.content_in_parts(parts);
             }
             Body::Stream(mut stream) => {
                 self.begin(&status, &fields, None, context);
@@ -185,7 +196,21 @@ impl Output {
         if !matches!(self.framing, Framing::Chunked) {
             self.end();
         }
-        self.content = Some(Content { place, offset, left, then });
+        self.content = Some(Content { place, offset, left, parts: None, then });
+    }
+
+    /// Adds the rest of the content piece by piece, and completes it.
+    fn content_in_parts(&mut self, parts: Box<Parts>) {
+        let place = match parts.source() {
+            Source::Memory(bytes) => Place::Shared(Arc::clone(bytes)),
+            Source::File(file) => Place::File(Arc::clone(file)),
+        };
+        self.content_elsewhere(place, 0, parts.length());
+        if let Some(content) = self.content.as_mut().filter(|content| content.left > 0) {
+            // Nothing of the place goes before the first piece says what.
+            content.left = 0;
+            content.parts = Some(parts);
+        }
     }
 
     /// Completes the content.
@@ -239,8 +264,16 @@ impl Output {
                 }
                 None => socket::send(socket, rest, false),
                 Some(content) if content.left == 0 => {
-                    self.buffer.extend_from_slice(content.then);
-                    self.content = None;
+                    match content.parts.as_mut().and_then(|parts| parts.next_piece()) {
+                        Some(piece) => {
+                            self.buffer.extend_from_slice(piece.before);
+                            (content.offset, content.left) = (piece.offset, piece.length);
+                        }
+                        None => {
+                            self.buffer.extend_from_slice(content.then);
+                            self.content = None;
+                        }
+                    }
                     continue;
                 }
                 Some(_) if turn == 0 => return Flow::Yield,

@@ -14,11 +14,17 @@
 //! mapping of a page that was written before, a security module's new policy), an entry is believed for
 //! [`BELIEVED_MS`] at most.
 //!
+//! **Sidecars.** An entry for a file remembers which sidecars it had when it was looked up (`super::sidecar`), each of which is an entry of
+//! its own, under the same path and its coding. One is sent only if an `fstatat` of its own confirms it *and* it was found beside
+//! the very file that has just been confirmed: what is sent never is a combination that a look-up could not have found. A
+//! new sidecar is seen when the entry of its file is not believed any more.
+//!
 //! **Memory.** Two tables, for small and for larger files, each of sets of [`WAYS`] places: the path's hash chooses the set, and within
 //! it a newcomer takes the place of an entry that was not used since the last one came (the clock algorithm). A place
 //! is an atomic pointer, so a look-up takes no lock, and neither does a change.
 
-use super::reply::Description;
+use super::description::Description;
+use crate::http::accept::{Coding, Codings};
 use crate::sys::files::Identity;
 use arc_swap::ArcSwapOption;
 use std::ffi::CString;
@@ -65,12 +71,16 @@ pub(super) struct Entry {
     pub(super) identity: Identity,
     /// What is said of it.
     pub(super) description: Description,
-    /// Its content.
-    pub(super) content: Content,
+    /// Its content; none if nobody has asked for more than its sidecars.
+    pub(super) content: Option<Content>,
+    /// The sidecars that it had.
+    pub(super) sidecars: Codings,
+    /// What it is a sidecar of, if it is one.
+    pub(super) beside: Option<Box<Identity>>,
     /// When it was looked up, on the clock of `sys::clock::coarse_ms`.
-    seen_ms: u64,
+    pub(super) seen_ms: u64,
     /// It was used since the last newcomer looked for a place.
-    used: AtomicBool,
+    pub(super) used: AtomicBool,
 }
 
 /// Where a file is, for the clients and for the file system.
@@ -78,8 +88,17 @@ pub(super) struct Entry {
 pub(super) struct Place {
     /// The path of the requests for it, decoded.
     pub(super) path: Box<[u8]>,
+    /// The coding of what is sent to them, if it is a sidecar.
+    pub(super) coding: Option<Coding>,
     /// Its path relative to the root. It is another one if the file is a folder's index page.
     pub(super) relative: CString,
+}
+
+/// What an entry is found by.
+#[derive(Clone, Copy)]
+struct Key<'a> {
+    path: &'a [u8],
+    coding: Option<Coding>,
 }
 
 /// The content of an entry.
@@ -97,22 +116,24 @@ impl Cache {
         Cache { memory: Table::new(MEMORY_SETS), open: Table::new(OPEN_SETS) }
     }
 
-    /// The entry for requests for `path`, if there is one that can be believed at `now_ms`, provided that the file system agrees.
-    pub(super) fn find(&self, path: &[u8], now_ms: u64) -> Option<Arc<Entry>> {
-        let hash = hash(path);
-        let entry = self.memory.find(path, hash).or_else(|| self.open.find(path, hash))?;
+    /// The entry for requests for `path`, or for its sidecar with this coding, if there is one that can be believed at `now_ms`,
+    /// provided that the file system agrees.
+    pub(super) fn find(&self, path: &[u8], coding: Option<Coding>, now_ms: u64) -> Option<Arc<Entry>> {
+        let key = Key { path, coding };
+        let hash = key.hash();
+        let entry = self.memory.find(key, hash).or_else(|| self.open.find(key, hash))?;
         (now_ms.saturating_sub(entry.seen_ms) < BELIEVED_MS).then_some(entry)
     }
 
     /// Adds an entry. It takes the place of an older one for its path.
     pub(super) fn insert(&self, entry: Entry) {
-        let hash = hash(&entry.place.path);
+        let hash = entry.key().hash();
         let (table, other) = match entry.content {
-            Content::Memory(_) => (&self.memory, &self.open),
-            Content::Open(_) => (&self.open, &self.memory),
+            Some(Content::Memory(_)) | None => (&self.memory, &self.open),
+            Some(Content::Open(_)) => (&self.open, &self.memory),
         };
         // The file may have grown or shrunk over the bound between the tables.
-        if let Some(older) = other.find(&entry.place.path, hash) {
+        if let Some(older) = other.find(entry.key(), hash) {
             other.remove(&older, hash);
         }
         table.insert(entry, hash, MEMORY_BYTES_MAX);
@@ -121,37 +142,46 @@ impl Cache {
     /// Removes an entry that is no longer true.
     pub(super) fn remove(&self, entry: &Arc<Entry>) {
         let table = match entry.content {
-            Content::Memory(_) => &self.memory,
-            Content::Open(_) => &self.open,
+            Some(Content::Memory(_)) | None => &self.memory,
+            Some(Content::Open(_)) => &self.open,
         };
-        table.remove(entry, hash(&entry.place.path));
+        table.remove(entry, entry.key().hash());
+    }
+}
+
+impl Key<'_> {
+    fn hash(self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(self.path);
+        match self.coding {
+            None => hasher.finish(),
+            // No path has a NUL in it.
+            Some(coding) => {
+                hasher.write(&[0, coding as u8]);
+                hasher.finish()
+            }
+        }
     }
 }
 
 impl Entry {
-    /// An entry that has not been used; `seen_ms` is when it was true.
-    pub(super) fn new(
-        place: Place,
-        identity: Identity,
-        description: Description,
-        content: Content,
-        seen_ms: u64,
-    ) -> Entry {
-        Entry { place, identity, description, content, seen_ms, used: AtomicBool::new(false) }
+    fn key(&self) -> Key<'_> {
+        Key { path: &self.place.path, coding: self.place.coding }
     }
 
-    fn is_for(&self, path: &[u8]) -> bool {
-        *self.place.path == *path
+    fn is_for(&self, key: Key<'_>) -> bool {
+        *self.place.path == *key.path && self.place.coding == key.coding
     }
 
     /// What it takes in memory, roughly.
     fn bytes(&self) -> usize {
         let content = match &self.content {
-            Content::Memory(bytes) => bytes.len(),
-            Content::Open(_) => 0,
+            Some(Content::Memory(bytes)) => bytes.len(),
+            Some(Content::Open(_)) | None => 0,
         };
+        let beside = self.beside.as_ref().map_or(0, |_| size_of::<Identity>());
         let names = self.place.path.len() + self.place.relative.as_bytes().len();
-        size_of::<Entry>() + content + names + self.description.bytes()
+        size_of::<Entry>() + content + names + beside + self.description.bytes()
     }
 }
 
@@ -185,13 +215,13 @@ impl Table {
         Table { sets: (0..sets).map(|_| Set::default()).collect(), bytes, hand }
     }
 
-    fn find(&self, path: &[u8], hash: u64) -> Option<Arc<Entry>> {
+    fn find(&self, key: Key<'_>, hash: u64) -> Option<Arc<Entry>> {
         let set = self.set(hash);
         for (tag, place) in set.tags.iter().zip(&set.places) {
             if tag.load(Ordering::Relaxed) != tag_of(hash) {
                 continue;
             }
-            if let Some(entry) = place.load_full().filter(|entry| entry.is_for(path)) {
+            if let Some(entry) = place.load_full().filter(|entry| entry.is_for(key)) {
                 // A store of what is there already would take the line away from the other processors.
                 if !entry.used.load(Ordering::Relaxed) {
                     entry.used.store(true, Ordering::Relaxed);
@@ -206,7 +236,7 @@ impl Table {
         let bytes = entry.bytes();
         self.make_room(bytes, bytes_max);
         let set = self.set(hash);
-        let at = set.place_for(&entry.place.path);
+        let at = set.place_for(entry.key());
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.forget(set.places[at].swap(Some(Arc::new(entry))));
         set.tags[at].store(tag_of(hash), Ordering::Relaxed);
@@ -263,13 +293,13 @@ impl Table {
 }
 
 impl Set {
-    /// The place for an entry of this path: that of an older one, else an empty one, else that of an unused one.
-    fn place_for(&self, path: &[u8]) -> usize {
+    /// The place for an entry of this key: that of an older one, else an empty one, else that of an unused one.
+    fn place_for(&self, key: Key<'_>) -> usize {
         let mut empty = None;
         let mut unused = None;
         for (at, place) in self.places.iter().enumerate() {
             match &*place.load() {
-                Some(entry) if entry.is_for(path) => return at,
+                Some(entry) if entry.is_for(key) => return at,
                 Some(entry) if unused.is_none() => {
                     if !entry.used.swap(false, Ordering::Relaxed) {
                         unused = Some(at);
@@ -282,12 +312,6 @@ impl Set {
         // If all were used, they are not any more, and the next newcomer takes the second place if this one is in use.
         empty.or(unused).unwrap_or(0)
     }
-}
-
-fn hash(path: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(path);
-    hasher.finish()
 }
 
 /// The half of the hash that does not choose the set.

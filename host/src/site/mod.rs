@@ -1,26 +1,40 @@
-//! The site: the files under one folder, for GET and HEAD.
+//! The site: the files under one folder, for GET and HEAD; and those that clients put there.
 //!
 //! A request goes straight down:
 //!
 //! 1. `cache`: whether the file has been sent before, and is still the same.
 //! 2. `resolve`: which file a path means, or that its folder needs a slash; opened beneath the root, nothing outside of it.
-//! 3. `reply`: 304 if the client has it, else its fields and content.
+//! 3. `reply`: the file or a `sidecar` that has it compressed; 304 if the client has it, else the fields of its `description` and
+//!    content, or some of it (`byteranges`).
+//!
+//! An error of the server is shown as an `error_page`, if there is one. Where it is told to, it also takes files: `upload`.
 
+mod byteranges;
 mod cache;
 mod content_type;
+mod description;
+mod error_page;
+mod page;
 mod reply;
 mod resolve;
+mod sidecar;
+mod upload;
 
 pub use resolve::{Cached, File, Target};
+pub use upload::{Begun, Broom, OPEN_FILES_MAX as UPLOAD_FILES_MAX, Packed as PackedUpload, Upload, Uploads};
 
 use cache::Cache;
+use error_page::ErrorPages;
 
+use crate::config::CacheControl;
 use crate::http;
+use crate::http::head::Head;
 use crate::request::Request;
-use crate::response::Response;
+use crate::response::{Body, Response};
 use crate::sys::clock;
 use crate::sys::files::Folder;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The files under one folder.
 #[derive(Debug)]
@@ -28,19 +42,40 @@ pub struct Site {
     root: PathBuf,
     folder: Folder,
     cache: Cache,
+    uploads: Option<Arc<Uploads>>,
+    cache_control: Vec<CacheControl>,
+    error_pages: ErrorPages,
 }
 
 impl Site {
     /// Opens the site's folder and holds it open, so that no later change of the working directory matters.
     pub fn open(folder: &Path) -> anyhow::Result<Site> {
         match Folder::open(folder) {
-            Ok(held) => Ok(Site { root: folder.to_owned(), folder: held, cache: Cache::new() }),
+            Ok(held) => Ok(Site {
+                root: folder.to_owned(),
+                folder: held,
+                cache: Cache::new(),
+                cache_control: Vec::new(),
+                error_pages: ErrorPages::new(),
+                uploads: None,
+            }),
             Err(error) => anyhow::bail!(
                 "cannot open the site's folder {}: {}; create it, name another with --html DIR, or use --html none",
                 folder.display(),
                 std::io::Error::from(error)
             ),
         }
+    }
+
+    /// The same, which takes these uploads.
+    pub fn taking(self, uploads: Option<Uploads>) -> Site {
+        Site { uploads: uploads.map(Arc::new), ..self }
+    }
+
+    /// The same with these rules for `Cache-Control`.
+    #[must_use]
+    pub fn with_cache_control(self, cache_control: Vec<CacheControl>) -> Site {
+        Site { cache_control, ..self }
     }
 
     /// The site's folder, as it was opened.
@@ -52,7 +87,7 @@ impl Site {
     ///
     /// It opens files, and reads none. For a file of the cache it makes one system call.
     pub fn find(&self, path: &http::path::Path) -> Option<Target> {
-        if let Some(entry) = self.cache.find(path.as_bytes(), clock::coarse_ms()) {
+        if let Some(entry) = self.cache.find(path.as_bytes(), None, clock::coarse_ms()) {
             if self.folder.identify(&entry.place.relative) == Ok(entry.identity) {
                 return Some(Target::Cached(Cached(entry)));
             }
@@ -61,9 +96,36 @@ impl Site {
         resolve::find(&self.folder, path)
     }
 
+    /// Begins to take an upload. `None`: the request is none, so the next rule may answer.
+    pub fn upload(&self, head: &Head, path: &http::path::Path) -> Option<Begun> {
+        self.uploads.as_ref()?.begin(&self.folder, head, path)
+    }
+
+    /// Why a request is no upload although its method and its path promise one, if that is so. It is for who has found
+    /// nothing else.
+    pub fn no_upload(&self, head: &Head, path: &http::path::Path) -> Option<Response> {
+        self.uploads.as_ref()?.refuse(&self.folder, head, path)
+    }
+
     /// Answers a GET or HEAD request with what [`Site::find`] found.
     pub fn reply(&self, target: Target, request: &mut Request) -> Response {
-        reply::reply(target, request, &self.cache)
+        reply::reply(target, request, self)
+    }
+
+    /// The same response as a page, if it is an error of the server's own and the site has a page for it.
+    pub fn with_page(&self, mut response: Response) -> Response {
+        if let Body::Reason(_) = response.body
+            && let Some(page) = self.error_pages.find(&self.folder, response.status.code)
+        {
+            response.fields.replace(b"Content-Type", b"text/html; charset=utf-8");
+            response.body = Body::Shared(page);
+        }
+        response
+    }
+
+    /// The value of `Cache-Control` for the file at this path beneath the root.
+    fn cache_control_of(&self, relative: &[u8]) -> Option<&str> {
+        self.cache_control.iter().find(|rule| rule.files.have(relative)).map(|rule| rule.value.as_str())
     }
 }
 

@@ -1,51 +1,25 @@
-//! The response to a request for a file of the site.
+//! The response to a request for a file of the site: in which form it is sent, and what becomes of it in the cache.
 
-use super::cache::{Cache, Content, Entry, MEMORY_FILE_BYTES_MAX};
+use super::Site;
+use super::cache::{Content, Entry, MEMORY_FILE_BYTES_MAX, OPEN_FILE_BYTES_MAX, Place};
+use super::description::{Description, Facts};
 use super::resolve::{Cached, File, Target};
-use crate::http::Head;
-use crate::http::conditional::{Outcome, Validators, evaluate};
-use crate::http::date::ImfFixdate;
-use crate::http::etag::ETag;
-use crate::request::{Request, Spare};
-use crate::response::{Body, Fields, Response, Status};
+use super::sidecar::{self, Found};
+use crate::http::accept::{self, Coding, Codings};
+use crate::request::Request;
+use crate::response::Response;
 use crate::sys::clock;
-use crate::sys::files::{self, Identity};
+use crate::sys::files::{self, Identity, Kind, Opened};
+use std::ffi::CString;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What responses say of a file: its validators, and its fields as they are sent.
-#[derive(Debug)]
-pub(super) struct Description {
-    etag: ETag,
-    modified: Option<u64>,
-    /// The fields of a 200. The first of them is all that a 304 has.
-    lines: Box<[u8]>,
-    first_line_bytes: usize,
-    size: u64,
-}
-
-/// What a request is to be answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    /// The client has it.
-    NotModified,
-    /// The fields alone.
-    Fields,
-    /// The fields and the content.
-    Content,
-}
-
-/// Answers the GET or HEAD request with `target`. What has been read for it is added to `cache`.
-pub(super) fn reply(target: Target, request: &mut Request, cache: &Cache) -> Response {
+/// Answers the GET or HEAD request with `target`. What has been read for it is added to the site's cache.
+pub(super) fn reply(target: Target, request: &mut Request, site: &Site) -> Response {
     match target {
-        Target::Cached(Cached(entry)) => {
-            let description = &entry.description;
-            match description.answer_to(&request.head) {
-                Answer::Content => description.send(entry.content.body(description.size), &mut request.spare),
-                answer => description.send_fields(answer, &mut request.spare),
-            }
-        }
-        Target::File(file) => send(file, request, cache),
+        Target::Cached(Cached(entry)) => send_cached(&entry, request, site),
+        Target::File(file) => send(file, request, site),
         Target::Folder { location } => match request.head.query() {
             Some(query) => Response::redirect(301, &format!("{location}?{query}")),
             None => Response::redirect(301, &location),
@@ -54,89 +28,181 @@ pub(super) fn reply(target: Target, request: &mut Request, cache: &Cache) -> Res
     }
 }
 
-/// Answers with a file that has been opened.
-fn send(file: File, request: &mut Request, cache: &Cache) -> Response {
-    let File { opened, content_type, place } = file;
-    let now = SystemTime::now();
-    let identity = opened.identity;
-    let description = Description::new(&identity, &content_type, now);
-    let answer = description.answer_to(&request.head);
-    if answer != Answer::Content {
-        return description.send_fields(answer, &mut request.spare);
+/// Answers with a file of the cache, which was true a moment ago, or with a sidecar of it.
+fn send_cached(entry: &Arc<Entry>, request: &mut Request, site: &Site) -> Response {
+    if !entry.sidecars.is_empty()
+        && let Some(coding) = accept::coding(&request.head, entry.sidecars)
+    {
+        if let Some(response) = send_cached_sidecar(entry, coding, request, site) {
+            return response;
+        }
+        // Next time all are looked for again.
+        site.cache.remove(entry);
     }
-    let mut place = place.filter(|_| is_settled(&identity, now) && files::is_changed_here_alone(&opened.descriptor));
+    let answer = entry.description.answer_to(&request.head);
+    if entry.content.is_some() || !answer.has_content() {
+        return entry.description.respond(answer, entry.content.as_ref(), &mut request.spare);
+    }
+    // Only its sidecars have been asked for until now.
+    site.cache.remove(entry);
+    let Place { path, relative, .. } = entry.place.clone();
+    match site.folder.open_beneath(relative.as_bytes()) {
+        Ok(opened) if opened.kind == Kind::File => {
+            let path = (opened.identity.size <= OPEN_FILE_BYTES_MAX).then_some(path);
+            let content_type = String::from_utf8_lossy(entry.description.content_type()).into_owned().into();
+            send(File { opened, content_type, relative, path }, request, site)
+        }
+        // It was there a moment ago.
+        _ => Response::error(404, "not found"),
+    }
+}
+
+/// Answers with the sidecar of a file that has been found true, if that is still so of it too.
+fn send_cached_sidecar(original: &Entry, coding: Coding, request: &mut Request, site: &Site) -> Option<Response> {
+    let Place { path, relative, .. } = &original.place;
+    if let Some(entry) = site.cache.find(path, Some(coding), clock::coarse_ms()) {
+        let is_beside = entry.beside.as_deref() == Some(&original.identity);
+        if is_beside && site.folder.identify(&entry.place.relative) == Ok(entry.identity) {
+            let answer = entry.description.answer_to(&request.head);
+            return Some(entry.description.respond(answer, entry.content.as_ref(), &mut request.spare));
+        }
+        site.cache.remove(&entry);
+    }
+    let now = SystemTime::now();
+    match sidecar::open(&site.folder, relative.as_bytes(), coding, &original.identity, now) {
+        Found::Sidecar(opened) => {
+            let content_type = String::from_utf8_lossy(original.description.content_type());
+            let sidecar =
+                Form { opened, coding: Some(coding), sidecars: Codings::default(), beside: Some(original.identity) };
+            let common = Common { content_type: &content_type, varies: true, relative, path: Some(path), now };
+            Some(deliver(sidecar, &common, request, site))
+        }
+        Found::Waiting | Found::Nothing => None,
+    }
+}
+
+/// Answers with a file that has been opened, or with a sidecar of it.
+fn send(file: File, request: &mut Request, site: &Site) -> Response {
+    let File { opened, content_type, relative, path } = file;
+    let now = SystemTime::now();
+    let original = opened.identity;
+    let mut sidecars = sidecar::look(&site.folder, relative.as_bytes(), &original, now);
+    // What is remembered says which sidecars there are.
+    let path = path.as_deref().filter(|_| !sidecars.is_waiting);
+    let codings = sidecars.codings;
+    let common = Common { content_type: &content_type, varies: !codings.is_empty(), relative: &relative, path, now };
+    let itself = Form { opened, coding: None, sidecars: codings, beside: None };
+    let chosen = accept::coding(&request.head, codings);
+    match chosen.and_then(|coding| sidecars.take(coding)) {
+        None => deliver(itself, &common, request, site),
+        Some(opened) => {
+            remember(&itself, &common, site);
+            let sidecar = Form { opened, coding: chosen, sidecars: Codings::default(), beside: Some(original) };
+            deliver(sidecar, &common, request, site)
+        }
+    }
+}
+
+/// What a file and its sidecars have in common.
+struct Common<'a> {
+    content_type: &'a str,
+    /// There are sidecars.
+    varies: bool,
+    /// Where the file itself is, from the root.
+    relative: &'a CString,
+    /// The path of the requests for it, if it may be remembered.
+    path: Option<&'a [u8]>,
+    now: SystemTime,
+}
+
+/// A file or a sidecar of it, as it is to be sent.
+struct Form {
+    opened: Opened,
+    coding: Option<Coding>,
+    /// Those of the file itself.
+    sidecars: Codings,
+    /// What it is a sidecar of.
+    beside: Option<Identity>,
+}
+
+/// Answers with what has been opened, and remembers it if that may be.
+fn deliver(form: Form, common: &Common<'_>, request: &mut Request, site: &Site) -> Response {
+    let mut place = form.place(common);
+    let Form { opened: Opened { descriptor, identity, .. }, coding, sidecars, beside } = form;
+    let is_settled = is_settled(&identity, common.now) || files::tells_every_change(&descriptor, &identity);
+    let mut description = common.describe(&identity, coding, is_settled, site);
+    let mut answer = description.answer_to(&request.head);
+    if !answer.has_content() {
+        return description.respond(answer, None, &mut request.spare);
+    }
     let content = if identity.size <= MEMORY_FILE_BYTES_MAX {
-        let Ok(bytes) = files::read_start(&opened.descriptor, identity.size as usize) else {
+        let Ok(bytes) = files::read_start(&descriptor, identity.size as usize) else {
             return Response::error(500, "the file could not be read");
         };
-        // What was written while it was read may be in it by halves.
-        place = place.filter(|_| files::identify(&opened.descriptor) == Ok(identity));
+        // What was written while it was read may be in it by halves: it is sent, but under a name that nothing else has.
+        if files::identify(&descriptor) != Ok(identity) || bytes.len() as u64 != identity.size {
+            place = None;
+            let seen = Identity { size: bytes.len() as u64, ..identity };
+            description = common.describe(&seen, coding, false, site);
+            answer = description.answer_to(&request.head);
+        }
         Content::Memory(bytes.into())
     } else {
-        Content::Open(Arc::new(opened.descriptor))
+        Content::Open(Arc::new(descriptor))
     };
-    let response = description.send(content.body(identity.size), &mut request.spare);
+    let response = description.respond(answer, Some(&content), &mut request.spare);
     if let Some(place) = place {
-        cache.insert(Entry::new(place, identity, description, content, clock::coarse_ms()));
+        site.cache.insert(Entry {
+            place,
+            identity,
+            description,
+            content: Some(content),
+            sidecars,
+            beside: beside.map(Box::new),
+            seen_ms: clock::coarse_ms(),
+            used: AtomicBool::new(false),
+        });
     }
     response
 }
 
-impl Description {
-    /// The description, at `now`, of a file with this identity.
-    pub(super) fn new(identity: &Identity, content_type: &str, now: SystemTime) -> Description {
-        let etag = ETag::of_file(identity.inode, identity.size, identity.modified_ns);
-        let modified = modified_seconds(identity.modified_ns, now);
-        let mut fields = Fields::default();
-        fields.append(b"ETag", etag.as_str().as_bytes());
-        let first_line_bytes = fields.lines().len();
-        fields.append(b"Content-Type", content_type.as_bytes());
-        if let Some(date) = modified.and_then(ImfFixdate::new) {
-            fields.append(b"Last-Modified", date.as_str().as_bytes());
+/// Remembers a file of which a sidecar is sent, so that the next request finds at once which sidecars there are.
+fn remember(file: &Form, common: &Common<'_>, site: &Site) {
+    let Some(place) = file.place(common) else { return };
+    let identity = file.opened.identity;
+    site.cache.insert(Entry {
+        place,
+        identity,
+        description: common.describe(&identity, None, true, site),
+        content: None,
+        sidecars: file.sidecars,
+        beside: None,
+        seen_ms: clock::coarse_ms(),
+        used: AtomicBool::new(false),
+    });
+}
+
+impl Form {
+    /// Where it is, if it may be remembered in the state in which it was opened.
+    fn place(&self, common: &Common<'_>) -> Option<Place> {
+        let Opened { descriptor, identity, .. } = &self.opened;
+        let path = common.path.filter(|_| identity.size <= OPEN_FILE_BYTES_MAX)?.into();
+        if !is_settled(identity, common.now) || !files::is_changed_here_alone(descriptor) {
+            return None;
         }
-        Description { etag, modified, lines: fields.lines().into(), first_line_bytes, size: identity.size }
-    }
-
-    fn answer_to(&self, head: &Head) -> Answer {
-        match evaluate(head, Validators { etag: Some(self.etag.as_str()), modified: self.modified }) {
-            Outcome::NotModified => Answer::NotModified,
-            Outcome::Proceed if head.method() == "HEAD" => Answer::Fields,
-            Outcome::Proceed => Answer::Content,
-        }
-    }
-
-    /// A response without content.
-    fn send_fields(&self, answer: Answer, spare: &mut Spare) -> Response {
-        if answer == Answer::NotModified {
-            let mut fields = std::mem::take(&mut spare.fields).emptied();
-            // RFC 9110 §15.4.5: of the fields that a 200 would have, those that a cache needs, which is the tag.
-            fields.append_lines(&self.lines[..self.first_line_bytes]);
-            return Response { status: Status::new(304), fields, body: Body::Empty };
-        }
-        let mut response = self.send(Body::Empty, spare);
-        response.fields.content_length = Some(self.size);
-        response
-    }
-
-    fn send(&self, body: Body, spare: &mut Spare) -> Response {
-        let mut fields = std::mem::take(&mut spare.fields).emptied();
-        fields.append_lines(&self.lines);
-        Response { status: Status::new(200), fields, body }
-    }
-
-    /// What its lines take in memory.
-    pub(super) fn bytes(&self) -> usize {
-        self.lines.len()
+        let relative = match self.coding {
+            None => common.relative.clone(),
+            Some(coding) => CString::new(sidecar::path(common.relative.as_bytes(), coding)).ok()?,
+        };
+        Some(Place { path, coding: self.coding, relative })
     }
 }
 
-impl Content {
-    /// All of it as the content of a response; its file has this size.
-    fn body(&self, size: u64) -> Body {
-        match self {
-            Content::Memory(bytes) => Body::Shared(Arc::clone(bytes)),
-            Content::Open(file) => Body::File { file: Arc::clone(file), offset: 0, length: size },
-        }
+impl Common<'_> {
+    fn describe(&self, identity: &Identity, coding: Option<Coding>, is_settled: bool, site: &Site) -> Description {
+        let Common { content_type, varies, relative, now, .. } = *self;
+        let cache_control = site.cache_control_of(relative.as_bytes());
+        Description::new(&Facts { identity, is_settled, content_type, coding, varies, cache_control }, now)
     }
 }
 
@@ -144,19 +210,10 @@ impl Content {
 ///
 /// A change within the same tick of the file system's clock as the one before may leave the same times.
 /// (Git calls such a file "racily clean".) A file from the future gets its date when that has come.
-fn is_settled(identity: &Identity, now: SystemTime) -> bool {
+pub(super) fn is_settled(identity: &Identity, now: SystemTime) -> bool {
     let now_ns = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
     let tick_ns = if identity.changed_ns % SECOND_NS == 0 { COARSE_TICK_NS } else { TICK_NS };
     identity.changed_ns + tick_ns <= now_ns && identity.modified_ns <= now_ns
-}
-
-/// The modification time as `Last-Modified` can say it, if it can.
-///
-/// RFC 9110 §8.8.2.1: never later than now. A file from the future has no such date rather than a false one.
-fn modified_seconds(modified_ns: i128, now: SystemTime) -> Option<u64> {
-    let seconds = u64::try_from(modified_ns.div_euclid(SECOND_NS)).ok()?;
-    let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
-    (seconds <= now).then_some(seconds)
 }
 
 const SECOND_NS: i128 = 1_000_000_000;
@@ -171,16 +228,6 @@ const COARSE_TICK_NS: i128 = 2 * SECOND_NS;
 mod tests {
     use super::*;
     use std::time::Duration;
-
-    #[test]
-    fn dates_that_cannot_be_told_are_left_out() {
-        let now = UNIX_EPOCH + Duration::from_secs(1000);
-        assert_eq!(modified_seconds(999_999_999_999, now), Some(999));
-        assert_eq!(modified_seconds(1_000_999_999_999, now), Some(1000));
-        assert_eq!(modified_seconds(1_001_000_000_000, now), None);
-        assert_eq!(modified_seconds(-1, now), None);
-        assert_eq!(modified_seconds(i128::MAX, now), None);
-    }
 
     #[test]
     fn a_file_is_settled_when_the_clock_of_its_file_system_has_moved_on() {

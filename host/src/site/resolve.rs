@@ -3,12 +3,12 @@
 //! Names that a site never shows are turned away before the file system is asked. Then a path without a slash at its end
 //! is a file, or a folder that is redirected to itself with a slash; a path with one is the folder's index page.
 
-use super::cache::{Entry, OPEN_FILE_BYTES_MAX, Place};
+use super::cache::{Entry, OPEN_FILE_BYTES_MAX};
 use super::content_type;
 use crate::http::Reject;
 use crate::http::path::Path;
 use crate::sys::files::{Folder, Kind, Opened};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::ffi::CString;
@@ -44,8 +44,10 @@ pub struct File {
     pub(super) opened: Opened,
     /// The value of its `Content-Type` field.
     pub(super) content_type: Cow<'static, str>,
-    /// Where it is, if it may be remembered as the file there.
-    pub(super) place: Option<Place>,
+    /// Its path relative to the root.
+    pub(super) relative: CString,
+    /// The path of the requests for it, if it may be remembered as the file there.
+    pub(super) path: Option<Box<[u8]>>,
 }
 
 /// What `folder` has at `path`.
@@ -58,7 +60,7 @@ pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
         return find_index(folder, relative, Some(path));
     }
     let refused = match folder.open_beneath(relative) {
-        Ok(opened) if opened.kind == Kind::File => return Some(file(opened, relative, relative, Some(path))),
+        Ok(opened) if opened.kind == Kind::File => return file(opened, relative, relative, Some(path)),
         Ok(opened) if opened.kind == Kind::Folder => None,
         Ok(_) => return None,
         // A folder that may be entered but not read looks like this; its index page decides.
@@ -72,7 +74,7 @@ pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
 }
 
 /// Whether a site shows files with this path, if it has them.
-fn is_shown(path: &Path) -> bool {
+pub(super) fn is_shown(path: &Path) -> bool {
     let mut segments = path.segments().peekable();
     while let Some(segment) = segments.next() {
         // SECURITY: an empty segment would let `//other.example/folder` be redirected to itself, which a browser takes for a
@@ -97,7 +99,7 @@ fn find_index(folder: &Folder, relative: &[u8], path: Option<&Path>) -> Option<T
             // Only the first of the pages is remembered: of another one it would have to be asked each time whether there is still
             // none before it.
             Ok(opened) if opened.kind == Kind::File => {
-                return Some(file(opened, page, &its_path, path.filter(|_| page == INDEX_PAGES[0])));
+                return file(opened, page, &its_path, path.filter(|_| page == INDEX_PAGES[0]));
             }
             Ok(_) => {}
             Err(error) => {
@@ -111,10 +113,11 @@ fn find_index(folder: &Folder, relative: &[u8], path: Option<&Path>) -> Option<T
 }
 
 /// The file with this name, at `relative`. It may be remembered as what is at `path`.
-fn file(opened: Opened, name: &[u8], relative: &[u8], path: Option<&Path>) -> Target {
+fn file(opened: Opened, name: &[u8], relative: &[u8], path: Option<&Path>) -> Option<Target> {
     let path = path.filter(|_| opened.identity.size <= OPEN_FILE_BYTES_MAX).map(|path| path.as_bytes().into());
-    let place = path.zip(CString::new(relative).ok()).map(|(path, relative)| Place { path, relative });
-    Target::File(File { opened, content_type: content_type::of(name), place })
+    // What could be opened has no NUL in its path.
+    let relative = CString::new(relative).ok()?;
+    Some(Target::File(File { opened, content_type: content_type::of(name), relative, path }))
 }
 
 /// What a failed open means. What is not there, or not under the root, is nothing.
@@ -130,6 +133,11 @@ fn refusal(error: Errno) -> Option<Target> {
         _ => Reject::new(500, "the file system failed"),
     };
     Some(Target::Refused(reject))
+}
+
+/// A path, percent-encoded.
+pub(super) fn encode(path: &[u8]) -> PercentEncode<'_> {
+    percent_encode(path, KEPT)
 }
 
 /// What stands unencoded in a path besides letters and digits (RFC 3986 §3.3). A backslash does not: browsers take it for a

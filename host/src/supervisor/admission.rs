@@ -4,16 +4,31 @@
 //! the server. So neither may be writable by others, and no page folder may overlap with them: what is put among
 //! the pages by an upload or a deployment must never be loaded, and no handler must be sent as a page.
 
-use anyhow::{Context, Result, ensure};
+use crate::config::Config;
+use crate::sys::files::Folder;
+use crate::sys::mounts::Whereabouts;
+use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
 use std::fs::{self, Metadata};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Refuses folders that are unsafe together. `runtime` is where private copies of builds go; all three exist.
+/// Refuses folders that are unsafe together. `runtime` is where private copies of builds go; it exists, as the others do.
 ///
 /// # Errors
 /// Names the folder and the command that helps.
-pub fn check(html: Option<&Path>, handlers: &Path, runtime: &Path) -> Result<()> {
+pub fn check(config: &Config, runtime: &Path) -> Result<()> {
+    folders(config.html.as_deref(), &config.handlers, runtime)?;
+    for prefix in &config.uploads {
+        let Some(html) = &config.html else { bail!("--upload needs a site; name one with --html DIR") };
+        uploads(html, prefix, &config.handlers, runtime)?;
+    }
+    Ok(())
+}
+
+fn folders(html: Option<&Path>, handlers: &Path, runtime: &Path) -> Result<()> {
     not_writable_by_others(handlers)?;
     not_writable_by_others(runtime)?;
     if let Some(html) = html {
@@ -23,6 +38,44 @@ pub fn check(html: Option<&Path>, handlers: &Path, runtime: &Path) -> Result<()>
     }
     // The other way round is harmless: only the server's own, locked folder below --runtime is ever used.
     apart("--runtime", runtime, "--handlers", handlers)
+}
+
+/// Refuses a folder for uploads that is none, or whose files would be code by whatever name.
+///
+/// They may be different folders by all their names, and have nothing above them in common, when one is mounted into the other
+/// (mount(8), --bind). What lies where in the file system tells.
+fn uploads(html: &Path, prefix: &str, handlers: &Path, runtime: &Path) -> Result<()> {
+    let folder = upload_folder(html, prefix)?;
+    let place = Whereabouts::of(&folder).with_context(|| format!("--upload {prefix}/ needs /proc to be mounted"))?;
+    for (option, code) in [("--handlers", handlers), ("--runtime", runtime)] {
+        let code_place = Whereabouts::at(code).with_context(|| format!("cannot look at {}", code.display()))?;
+        ensure!(
+            !place.is_within(&code_place) && !code_place.is_within(&place),
+            "the folder of --upload {prefix}/ and {option} {} are the same folder, or one is in the other; who uploads could run \
+             code here: give each its own",
+            code.display()
+        );
+    }
+    Ok(())
+}
+
+/// The folder of `html` that has this path, as the site finds it.
+pub(super) fn upload_folder(html: &Path, prefix: &str) -> Result<OwnedFd> {
+    let relative = prefix.trim_start_matches('/');
+    let opened = Folder::open(html).and_then(|site| site.open_folder_beneath(relative.as_bytes()));
+    opened.map_err(|error| {
+        let path: PathBuf = html.join(relative);
+        let path = path.display();
+        match error {
+            Errno::NOENT => anyhow::anyhow!("--upload {prefix}/: there is no folder {path}; mkdir {path}"),
+            Errno::NOTDIR => anyhow::anyhow!("--upload {prefix}/: {path} is not a folder; name one"),
+            Errno::XDEV | Errno::LOOP => anyhow::anyhow!(
+                "--upload {prefix}/: {path} leads out of the site by a symbolic link, which the site does not follow; have a folder \
+                 there, or mount one"
+            ),
+            error => anyhow::anyhow!("--upload {prefix}/: cannot open {path}: {}", io::Error::from(error)),
+        }
+    })
 }
 
 fn not_writable_by_others(folder: &Path) -> Result<()> {
@@ -95,7 +148,7 @@ mod tests {
 
         fn refusal(&self, html: &str, handlers: &str, runtime: &str) -> String {
             let html = self.path(html);
-            check(Some(&html), &self.path(handlers), &self.path(runtime)).unwrap_err().to_string()
+            super::folders(Some(&html), &self.path(handlers), &self.path(runtime)).unwrap_err().to_string()
         }
     }
 
@@ -103,11 +156,11 @@ mod tests {
     fn three_folders_of_their_own_are_admitted() {
         let folders = Folders::new();
         let [html, handlers, runtime] = ["html", "handlers", "runtime"].map(|name| folders.path(name));
-        check(Some(&html), &handlers, &runtime).unwrap();
-        check(None, &handlers, &runtime).unwrap();
+        super::folders(Some(&html), &handlers, &runtime).unwrap();
+        super::folders(None, &handlers, &runtime).unwrap();
         // A name that only begins alike is no parent.
         let alike = folders.make("html-handlers");
-        check(Some(&html), &alike, &runtime).unwrap();
+        super::folders(Some(&html), &alike, &runtime).unwrap();
     }
 
     #[test]
@@ -117,6 +170,37 @@ mod tests {
             folders.set_mode(name, 0o757);
             let refusal = folders.refusal("html", "handlers", "runtime");
             assert!(refusal.ends_with(&format!("chmod o-w {}", folders.path(name).display())), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn folders_for_uploads_are_folders_of_the_site_and_not_of_code() {
+        let folders = Folders::new();
+        folders.make("html/in");
+        folders.make("handlers/sub");
+        folders.make("outside");
+        fs::write(folders.path("html/file"), "").unwrap();
+        symlink("../outside", folders.path("html/out")).unwrap();
+        symlink("in", folders.path("html/link")).unwrap();
+        let check = |html: &str, prefix: &str| {
+            let paths = [html, "handlers", "runtime"].map(|name| folders.path(name));
+            uploads(&paths[0], prefix, &paths[1], &paths[2]).map_err(|error| error.to_string())
+        };
+        for prefix in ["", "/in", "/link"] {
+            check("html", prefix).unwrap();
+        }
+        for (html, prefix, expected) in [
+            ("html", "/none", "there is no folder"),
+            ("html", "/file", "is not a folder"),
+            ("html", "/out", "leads out of the site"),
+            ("handlers", "", "--handlers"),
+            ("handlers", "/sub", "--handlers"),
+            ("runtime", "", "--runtime"),
+            // Above both of them.
+            (".", "", "--handlers"),
+        ] {
+            let refusal = check(html, prefix).unwrap_err();
+            assert!(refusal.contains(expected), "{html} {prefix}: {refusal}");
         }
     }
 

@@ -27,6 +27,7 @@ use crate::control::{Order, Report, State};
 use crate::exit::Exit;
 use crate::log::{self, Role};
 use crate::request::Excerpt;
+use crate::site::UPLOAD_FILES_MAX;
 use crate::sys::{manager, process, program};
 use builds::{Build, Builds, Known, LastStates, Notice};
 use crew::{Crew, Phase, WorkerId, turnover};
@@ -127,7 +128,7 @@ impl Supervisor {
         let (predecessor, mut estate) = Predecessor::greet().map_err(with(Exit::Failure))?.unzip();
         process::raise_descriptor_limit(descriptors_max(&config));
         let runtime = Runtime::create(config.runtime.as_deref()).map_err(with(Exit::Failure))?;
-        admission::check(config.html.as_deref(), &config.handlers, runtime.path()).map_err(with(Exit::Usage))?;
+        admission::check(&config, runtime.path()).map_err(with(Exit::Usage))?;
         let listeners = match &mut estate {
             Some(estate) => estate.listeners(&config.bind),
             None => listeners::open(&config.bind, When::Start),
@@ -207,6 +208,7 @@ impl Supervisor {
         }
         startup::require_root(&self.config, &self.modules).map_err(with(Exit::RootApplication))?;
         startup::warn_of_mounts(&self.config, &self.modules);
+        startup::warn_of_uploads(&self.config);
         Ok(())
     }
 
@@ -429,7 +431,8 @@ impl Supervisor {
 /// How many descriptors this process or a worker may need: on its way to another worker a connection has up to three,
 /// and all of them may be under way at once.
 fn descriptors_max(config: &Config) -> u64 {
-    3 * config.limits.connections_max as u64 + DESCRIPTORS_BESIDE_CONNECTIONS
+    let uploads = if config.uploads.is_empty() { 0 } else { UPLOAD_FILES_MAX as u64 };
+    3 * config.limits.connections_max as u64 + uploads + DESCRIPTORS_BESIDE_CONNECTIONS
 }
 
 fn start_builds(

@@ -60,7 +60,7 @@ impl Supervisor {
             fixed(&config) == fixed(&self.config),
             "--runtime, --log-format and --limit-memory are read at the start only; use USR2, or start it again"
         );
-        admission::check(config.html.as_deref(), &config.handlers, self.runtime.path())?;
+        admission::check(&config, self.runtime.path())?;
         let missing = listeners::missing(&config.bind, self.crew.listeners().map(|listener| &listener.bind));
         let opened = listeners::open(&missing, When::Later)?;
         self.pipelines += 1;
@@ -133,6 +133,7 @@ impl Supervisor {
         let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
         tracing::info!("reloading everything: every build and worker is replaced; changed options: {changed}");
         startup::warn_of_mounts(&config, &modules);
+        startup::warn_of_uploads(&config);
         for listener in &opened {
             tracing::info!("listening on {}", startup::url(&listener.address));
         }
@@ -190,6 +191,8 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
             _ => changed.push(option(name)),
         }
     }
+    // A token may be another one in another file.
+    changed.dedup();
     changed
 }
 
@@ -199,6 +202,8 @@ fn option(field: &str) -> String {
         "root" => "application".to_owned(),
         "mounts" => "mount".to_owned(),
         "reload" => "no-reload".to_owned(),
+        "uploads" => "upload".to_owned(),
+        "upload_token" => "upload-token-file".to_owned(),
         _ => field.trim_end_matches("_max").trim_end_matches("_bytes").replace('_', "-"),
     }
 }

@@ -1,7 +1,9 @@
 //! What people read when the server starts, and what they are told when it cannot.
 
+use super::admission;
 use super::rollout::Modules;
-use crate::config::{ApplicationName, Config};
+use crate::config::{ApplicationName, Bind, Config, values};
+use crate::sys::deposit::Destination;
 use crate::sys::socket::Address;
 use std::fmt::Write;
 use std::io;
@@ -27,6 +29,11 @@ pub(super) fn table<'a>(config: &Config, addresses: impl Iterator<Item = &'a Add
         };
         (format!("{}:{}", application.module, application.symbol), file)
     };
+    for prefix in &config.uploads {
+        let who = if config.upload_token.is_some() { "for who has the token" } else { "for everybody" };
+        let limit = values::size(config.limits.upload_bytes_max);
+        rows.push([format!("upload {prefix}/"), who.to_owned(), format!("up to {limit}")]);
+    }
     if let Some(root) = &config.root {
         let (name, file) = application(root);
         rows.push(["root".to_owned(), name, file]);
@@ -112,6 +119,23 @@ pub(super) fn warn_of_mounts(config: &Config, modules: &Modules) {
         if modules.get(name).is_none() {
             let (handlers, found) = (relative(&config.handlers), found(modules));
             tracing::warn!("--mount {}: no module \"{name}\" in {handlers} yet; {found}", mount.prefix);
+        }
+    }
+}
+
+/// Uploads are for everybody who reaches the server, unless there is a token; and the folders have to be writable.
+pub(super) fn warn_of_uploads(config: &Config) {
+    let is_local =
+        |bind: &Bind| matches!(bind, Bind::Tcp(address) if address.ip().is_loopback()) || matches!(bind, Bind::Unix(_));
+    if let (Some(bind), false, None) =
+        (config.bind.iter().find(|bind| !is_local(bind)), config.uploads.is_empty(), &config.upload_token)
+    {
+        tracing::warn!("everybody who reaches {bind} may upload; --upload-token-file FILE asks for a token");
+    }
+    for prefix in &config.uploads {
+        let folder = config.html.as_deref().and_then(|html| admission::upload_folder(html, prefix).ok());
+        if folder.is_some_and(|folder| !Destination::new(folder).is_writable()) {
+            tracing::warn!("--upload {prefix}/: the server may not write to that folder; uploads are answered 403");
         }
     }
 }

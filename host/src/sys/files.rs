@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// How often an openat2 that lost a race with a rename is tried again (openat2(2), EAGAIN).
 const RACES_MAX: usize = 8;
@@ -85,6 +86,25 @@ impl Folder {
         Ok(Opened { descriptor, kind: kind(&stat), identity: Identity::of(&stat) })
     }
 
+    /// Opens the folder at `path`, relative to this folder, for reading, or as a place (`O_PATH`) if it may not be read. An
+    /// empty path is this folder.
+    ///
+    /// Errors are those of [`open_beneath`](Self::open_beneath).
+    pub fn open_folder_beneath(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let open = |flags| {
+            let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            match path {
+                b"" => retry(|| rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty())),
+                path if self.has_openat2 => self.resolve(path, flags),
+                path => self.walk(path, flags),
+            }
+        };
+        match open(OFlags::RDONLY) {
+            Err(Errno::ACCESS) => open(OFlags::PATH),
+            result => result,
+        }
+    }
+
     /// The identity of what is at `path`, relative to this folder, by one system call.
     ///
     /// Links are followed, and they may lead out of the folder: what this returns is only fit to be compared with
@@ -127,6 +147,15 @@ impl Folder {
     }
 }
 
+/// What has this name in a folder, links not followed.
+pub(super) fn look(folder: impl AsFd, name: &str) -> Result<Option<(Kind, Identity)>, Errno> {
+    match retry(|| rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)) {
+        Ok(stat) => Ok(Some((kind(&stat), Identity::of(&stat)))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The first `length` bytes of a file, or all of it if it has become shorter. Its file position stays.
 pub fn read_start(file: impl AsFd, length: usize) -> Result<Vec<u8>, Errno> {
     let mut bytes = Vec::with_capacity(length);
@@ -154,6 +183,29 @@ pub fn identify(file: impl AsFd) -> Result<Identity, Errno> {
 pub fn is_changed_here_alone(file: impl AsFd) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|stat| LOCAL_FILE_SYSTEMS.contains(&(stat.f_type as u64 & 0xffff_ffff)))
 }
+
+/// Whether every change of the file from now on gives it another identity than this, however soon it comes after the last one.
+///
+/// Since Linux 6.13 some file systems give a time of change again only if nobody has asked for it since
+/// (Documentation/filesystems/multigrain-ts.rst), and who has an identity has asked.
+pub fn tells_every_change(file: impl AsFd, identity: &Identity) -> bool {
+    static HAS_FINE_TIMES: LazyLock<bool> = LazyLock::new(|| {
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| is_from_6_13(&release))
+    });
+    // Inodes that keep whole seconds cannot tell anything finer, whatever the kernel does.
+    *HAS_FINE_TIMES
+        && identity.changed_ns % 1_000_000_000 != 0
+        && rustix::fs::fstatfs(file).is_ok_and(|stat| FINE_FILE_SYSTEMS.contains(&(stat.f_type as u64 & 0xffff_ffff)))
+}
+
+/// Whether a release of the kernel, such as `6.18.44-generic`, is 6.13 or later.
+fn is_from_6_13(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0u32));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 13)
+}
+
+/// The `f_type` of file systems with such times.
+const FINE_FILE_SYSTEMS: [u64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
 
 /// The `f_type` of file systems on a disk of this machine, or in its memory (statfs(2), linux/magic.h).
 const LOCAL_FILE_SYSTEMS: [u64; 11] = [
@@ -185,7 +237,7 @@ impl Identity {
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
-fn kind(stat: &Stat) -> Kind {
+pub(super) fn kind(stat: &Stat) -> Kind {
     match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
         rustix::fs::FileType::RegularFile => Kind::File,
         rustix::fs::FileType::Directory => Kind::Folder,
@@ -271,6 +323,40 @@ mod tests {
         }
         for (at, identity) in identities.iter().enumerate() {
             assert!(!identities[..at].contains(identity), "{identities:?}");
+        }
+    }
+
+    #[test]
+    fn releases_of_the_kernel_are_compared_by_number() {
+        for (release, is) in [
+            ("6.13.0", true),
+            ("6.18.44-generic", true),
+            ("7.0", true),
+            ("10.1", true),
+            ("6.12.9", false),
+            ("6.1.0-28-amd64", false),
+            ("5.15", false),
+            ("", false),
+            ("x", false),
+        ] {
+            assert_eq!(is_from_6_13(release), is, "{release}");
+        }
+    }
+
+    /// Where the kernel is said to tell every change, it does.
+    #[test]
+    fn changes_that_follow_at_once_are_told_apart_where_they_are_said_to_be() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a");
+        let mut before = None;
+        for number in 0..2000 {
+            fs::write(&path, format!("{number:04}")).unwrap();
+            let file = fs::File::open(&path).unwrap();
+            let identity = identify(&file).unwrap();
+            if let Some(before) = before {
+                assert_ne!(before, identity, "change {number}");
+            }
+            before = tells_every_change(&file, &identity).then_some(identity);
         }
     }
 

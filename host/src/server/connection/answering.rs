@@ -1,7 +1,9 @@
 //! Having a request answered: the doors before a call, and the call that is to be made.
 
 use super::{Connection, Mode, Situation, Stage, Step};
+use crate::http::{Head, HeadLimits, accept};
 use crate::pace::Way;
+use crate::request::Excerpt;
 use crate::response::Response;
 use crate::route::Ticket;
 use crate::serial::{Permit, Serial};
@@ -101,14 +103,21 @@ impl Connection {
         self.space.stage = Stage::Queued(ticket);
     }
 
-    /// The call has ended its thread. The client gets an answer if nothing has been sent to it, and an end else.
-    pub(in crate::server) fn crashed(&mut self, kind: Kind) {
+    /// The call has ended its thread. The client gets an answer if nothing has been sent to it, and an end else. This is known
+    /// of the request, if it is.
+    pub(in crate::server) fn crashed(&mut self, kind: Kind, excerpt: Option<&Excerpt>) {
         if self.space.output.begun {
             self.space.output.failed = true;
             self.space.stage = Stage::Responding;
             return;
         }
-        self.space.traits.keep_alive = false;
+        let traits = &mut self.space.traits;
+        traits.keep_alive = false;
+        traits.takes_pages = excerpt.is_some_and(|excerpt| {
+            let mut head = Head::default();
+            let is_whole = matches!(head.parse(&excerpt.head, HeadLimits { head_bytes_max: usize::MAX }), Ok(Some(_)));
+            is_whole && accept::takes_html(&head)
+        });
         self.answer_with_this(match kind {
             Kind::Overdue(_) => Response::error(504, "the handler took too long; the server's log says where"),
             _ => Response::error(500, "the handler crashed; the server's log says where"),

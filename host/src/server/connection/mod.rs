@@ -8,12 +8,14 @@
 mod answering;
 mod receiving;
 mod sending;
+mod uploading;
 
-use super::Settings;
 use super::call::Call;
 use super::handover::{self, Handover};
 use super::output::Output;
 use super::patience::{Patience, Wait};
+use super::storing::{Storage, Uploading};
+use super::{Settings, Shared};
 use crate::config::Timeouts;
 use crate::http::Head;
 use crate::http::content::Decoder;
@@ -77,6 +79,8 @@ pub(super) struct Traits {
     keep_alive: bool,
     /// The client has said that it sends no other request.
     last: bool,
+    /// It takes pages: known here only if the request itself is gone, with a call that crashed.
+    takes_pages: bool,
 }
 
 #[derive(Default)]
@@ -86,6 +90,8 @@ enum Stage {
     Head,
     /// Within the content of a request.
     Content(Route),
+    /// The same, for an upload.
+    Uploading(Uploading),
     /// The request is complete, and waits for its turn to be answered.
     Queued(Ticket),
     /// A call of its module is under way or has come back.
@@ -119,6 +125,8 @@ pub(super) enum Step {
     Yield,
     /// A call that runs a module's code and owns the connection meanwhile.
     Call(Call),
+    /// What it has gathered of an upload to be stored, by a thread that owns it meanwhile.
+    Store,
     /// To be passed to the worker that replaces this one.
     HandOver,
     /// To be closed.
@@ -130,6 +138,8 @@ pub(super) struct Situation<'a> {
     pub(super) settings: &'a Settings,
     /// The door for calls that keep a processor busy.
     pub(super) processors: &'a Arc<Serial>,
+    /// The threads that store uploads.
+    pub(super) storage: &'a Storage,
     pub(super) mode: Mode,
     /// `Date` and `Server`, as they are now.
     pub(super) signature: &'a Signature,
@@ -172,6 +182,7 @@ impl Connection {
         match &self.space.stage {
             Stage::Head => self.read_head(situation),
             Stage::Content(_) => self.receive_content(situation),
+            Stage::Uploading(_) => self.receive_upload(situation),
             Stage::Queued(_) => self.take_turn(situation),
             Stage::Called => Some(Step::Wait(Wait::Turn)),
             Stage::Over => Some(Step::Close),
@@ -229,16 +240,20 @@ impl Connection {
     /// Everything that another worker needs to go on with it.
     pub(super) fn hand_over(self) -> std::io::Result<Handover> {
         let Connection { line, space } = self;
-        let receiving = matches!(space.stage, Stage::Content(_) | Stage::Queued(_));
-        let request = space.request.filter(|_| receiving);
-        let rest = &space.input[space.taken..];
-        let content = request.as_deref().zip(space.decoder);
         let Line { socket, peer, local, .. } = *line;
-        handover::pack(socket, peer, &local, content, space.continue_due, rest)
+        let rest = &space.input[space.taken..];
+        let (receiving, upload) = match space.stage {
+            Stage::Content(_) | Stage::Queued(_) => (true, None),
+            Stage::Uploading(uploading) => (true, Some(uploading)),
+            _ => (false, None),
+        };
+        let request = space.request.filter(|_| receiving);
+        let content = request.as_deref().zip(space.decoder);
+        handover::pack(socket, peer, &local, content, upload, space.continue_due, rest)
     }
 
     /// Goes on with what another worker has received.
-    pub(super) fn adopt(handover: Handover, local: Arc<Address>, settings: &Settings) -> Option<Connection> {
+    pub(super) fn adopt(handover: Handover, local: Arc<Address>, shared: &Shared) -> Option<Connection> {
         let unpacked = handover::unpack(handover, Arc::clone(&local))?;
         let mut line = Line::new(unpacked.socket, unpacked.peer, local);
         line.patience.rest();
@@ -246,7 +261,8 @@ impl Connection {
         if let Some((request, decoder)) = unpacked.content {
             let head = &request.head;
             space.traits = Traits::of(head);
-            space.stage = Stage::Content(settings.router.route(head, &request.path, &mut space.place).reserved());
+            let route = shared.settings.router.route(head, &request.path, &mut space.place);
+            space.stage = uploading::resume(route, unpacked.upload, &shared.storage);
             space.request = Some(request);
             space.decoder = Some(decoder);
             if unpacked.continue_due {
@@ -307,7 +323,13 @@ impl Workspace {
 impl Traits {
     fn of(head: &Head) -> Traits {
         let keep_alive = head.keep_alive();
-        Traits { head_request: head.method() == "HEAD", minor: head.minor(), keep_alive, last: !keep_alive }
+        Traits {
+            head_request: head.method() == "HEAD",
+            minor: head.minor(),
+            keep_alive,
+            last: !keep_alive,
+            takes_pages: false,
+        }
     }
 
     pub(super) fn context(self, signature: &Signature) -> encode::Context<'_> {

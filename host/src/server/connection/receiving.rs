@@ -68,12 +68,14 @@ impl Connection {
             }
         }
         let framing = head.framing();
-        let decoder = match Decoder::new(framing, situation.settings.config.limits.body_bytes_max) {
+        let route = situation.settings.router.route(head, &request.path, &mut space.place);
+        let limits = &situation.settings.config.limits;
+        let bytes_max = if let Route::Upload(_) = route { limits.upload_bytes_max } else { limits.body_bytes_max };
+        let decoder = match Decoder::new(framing, bytes_max) {
             Ok(decoder) => decoder,
-            Err(reject) => return self.reject(reject, situation),
+            Err(reject) => return self.refuse(route, reject, situation),
         };
         let is_done = decoder.is_done();
-        let route = situation.settings.router.route(head, &request.path, &mut space.place);
         let expects_continue = head.expects_continue() && head.minor() > 0 && !matches!(framing, Framing::None);
         space.continue_due = expects_continue && space.taken == space.input.len();
         space.decoder = Some(decoder);
@@ -89,6 +91,7 @@ impl Connection {
                 None
             }
             Route::Handler(ticket) if ticket.streams_input() => self.enter(ticket, situation),
+            Route::Upload(upload) => self.begin_upload(upload, situation),
             route => {
                 if space.continue_due {
                     space.output.interim(encode::continue_100);
@@ -111,7 +114,10 @@ impl Connection {
             let rest = &space.input[space.taken..];
             let (consumed, content) = match decoder.decode(rest) {
                 Ok(decoded) => decoded,
-                Err(reject) => return self.reject(reject, situation),
+                Err(reject) => {
+                    let Stage::Content(route) = std::mem::take(&mut space.stage) else { return Some(Step::Close) };
+                    return self.refuse(route, reject, situation);
+                }
             };
             if consumed == 0 {
                 if space.output.pending() {
@@ -147,6 +153,7 @@ impl Connection {
     fn answer_with(&mut self, route: Route, situation: &mut Situation<'_>) -> Option<Step> {
         let response = match route {
             Route::Handler(ticket) => return self.enter(ticket, situation),
+            Route::Upload(upload) => return self.begin_upload(upload, situation),
             // While the content came, a new build may have taken over.
             Route::Reserved(reservation) => match situation.settings.router.renew(reservation) {
                 Ok(ticket) => return self.enter(ticket, situation),
@@ -162,8 +169,22 @@ impl Connection {
         None
     }
 
+    /// Answers a request whose content is refused, unless it is answered already: why nothing at all can be done with it says
+    /// more than what is wrong with its content.
+    fn refuse(&mut self, route: Route, reject: Reject, situation: &Situation<'_>) -> Option<Step> {
+        match route {
+            Route::Answer(response) if reject.status == 413 => {
+                self.space.traits.keep_alive = false;
+                self.space.rejected = true;
+                self.respond(response, situation);
+                None
+            }
+            _ => self.reject(reject, situation),
+        }
+    }
+
     /// Receives more.
-    fn receive(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
+    pub(super) fn receive(&mut self, situation: &mut Situation<'_>) -> Option<Step> {
         match self.receive_more() {
             Moved::Bytes(count) => {
                 // A short read has emptied the socket: the next byte is a new edge. The end is not, if its edge came

@@ -1,9 +1,9 @@
 //! Sending: responses, and how they end.
 
 use super::{Connection, Mode, Situation, Stage, Step};
-use crate::http::Reject;
+use crate::http::{Reject, accept};
 use crate::log;
-use crate::response::Response;
+use crate::response::{Body, Response};
 use crate::server::call::Work;
 use crate::server::output::Flow;
 use crate::server::patience::Wait;
@@ -13,6 +13,10 @@ use std::os::fd::AsFd;
 impl Connection {
     /// Begins the response.
     pub(super) fn respond(&mut self, response: Response, situation: &Situation<'_>) {
+        let response = match response.body {
+            Body::Reason(_) if self.takes_pages() => situation.settings.router.with_page(response),
+            _ => response,
+        };
         if situation.settings.config.trace {
             log::trace(format_args!("> HTTP/1.1 {} {}", response.status.code, response.status.reason));
         }
@@ -25,6 +29,11 @@ impl Connection {
         let spare = space.request.as_mut().map(|request| &mut request.spare);
         space.output.respond(response, &context, spare);
         space.stage = Stage::Responding;
+    }
+
+    /// Whether an error is better shown to the client as a page.
+    fn takes_pages(&self) -> bool {
+        self.space.request.as_ref().map_or(self.space.traits.takes_pages, |request| accept::takes_html(&request.head))
     }
 
     /// Answers a request that cannot be answered otherwise, and closes.

@@ -22,6 +22,7 @@ fn what_differs_is_named_as_the_option_is() {
         ["--limit-body", "1"],
         ["--limit-head", "1K"],
         ["--limit-threads", "1"],
+        ["--limit-upload", "1"],
         ["--mount", "/a=a"],
         ["--timeout-idle", "1"],
         ["--workers", "7"],
@@ -29,6 +30,7 @@ fn what_differs_is_named_as_the_option_is() {
     for option in all {
         assert_eq!(changes(&before, &config(&option)), [option[0].trim_start_matches('-')]);
     }
+    assert_eq!([option("uploads"), option("upload_token")], ["upload", "upload-token-file"]);
     let switches = changes(&before, &config(&["--no-reload", "--trace", "a:b"]));
     assert_eq!(switches, ["no-reload", "application", "trace"]);
 }

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of [`ToHeir::Adopt`], which says how a connection travels: a change of [`HandoverState`], or of what goes
 /// with it, is a new one. Between two versions no connection is passed on. All else in these messages only grows.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 
 /// Tells a process that it is an heir: the number of the process that it takes over from, whose child it is. Its standard
 /// input is the channel.
