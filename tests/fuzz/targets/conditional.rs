@@ -88,7 +88,7 @@ enum Tags {
     These(Vec<String>),
 }
 
-/// The tags of a condition that is well-formed; within: none if there is no such condition.
+/// The tags of a condition that is well-formed, each line of it; within: none if there is no such condition.
 fn tags(head: &Head, name: &str) -> Option<Option<Tags>> {
     let values: Vec<&[u8]> = head.values(name).collect();
     match &values[..] {
@@ -96,7 +96,14 @@ fn tags(head: &Head, name: &str) -> Option<Option<Tags>> {
         [b"*"] => return Some(Some(Tags::Any)),
         _ => {}
     }
-    let list = String::from_utf8(values.join(&b","[..])).ok()?;
+    let mut tags = Vec::new();
+    for value in values {
+        tags.extend(tags_of(std::str::from_utf8(value).ok()?)?);
+    }
+    Some(Some(Tags::These(tags)))
+}
+
+fn tags_of(list: &str) -> Option<Vec<String>> {
     let mut tags = Vec::new();
     // Quotes have no escapes in tags: every second piece between them is a tag.
     let mut pieces = list.split('"');
@@ -104,9 +111,7 @@ fn tags(head: &Head, name: &str) -> Option<Option<Tags>> {
     loop {
         let is_weak = before.ends_with("W/");
         let separator = before.strip_suffix("W/").unwrap_or(before);
-        let Some(opaque) = pieces.next() else {
-            return (!is_weak && is_separator(separator)).then_some(Some(Tags::These(tags)));
-        };
+        let Some(opaque) = pieces.next() else { return (!is_weak && is_separator(separator)).then_some(tags) };
         // After the first tag there has to be a comma.
         if !is_separator(separator) || !tags.is_empty() && !separator.contains(',') {
             return None;
