@@ -395,10 +395,7 @@ impl EventLoop {
                     self.queue(id);
                 }
             }
-            Letter::PassLines(done) => {
-                self.lines.iter_mut().for_each(Lines::pass);
-                drop(done);
-            }
+            Letter::PassLines(_done) => self.lines.iter_mut().for_each(Lines::pass),
             Letter::Drain => self.leave(Mode::Draining),
             Letter::Stop => self.leave(Mode::Stopping),
         }

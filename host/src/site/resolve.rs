@@ -64,19 +64,18 @@ pub(super) fn find(folder: &Folder, path: &Path) -> Option<Target> {
     if path.is_folder() {
         return find_index(folder, relative, Some(path));
     }
-    let refused = match folder.open_beneath(relative) {
+    match folder.open_beneath(relative) {
         Ok(opened) if opened.kind == Kind::File => return file(opened, relative, relative, Some(path)),
-        Ok(opened) if opened.kind == Kind::Folder => None,
+        Ok(opened) if opened.kind == Kind::Folder => {}
         Ok(_) => return None,
         // A folder that may be entered but not read: its index page decides.
-        Err(Errno::ACCESS) if folder.kind_of(relative) == Some(Kind::Folder) => None,
+        Err(Errno::ACCESS) if folder.kind_of(relative) == Some(Kind::Folder) => {}
         Err(error) => return refusal(error),
-    };
+    }
     match find_index(folder, &[relative, b"/"].concat(), None) {
         Some(Target::File(_)) => Some(redirect(relative)),
         // As with the slash at its end.
-        Some(refusal) => Some(refusal),
-        None => refused,
+        refused_or_nothing => refused_or_nothing,
     }
 }
 

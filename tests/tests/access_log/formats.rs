@@ -50,7 +50,7 @@ fn a_line_is_as_apache_would_write_it() {
             format!("GET /module.so/written HTTP/1.1\r\n{close}\r\n"),
             format!("OPTIONS * HTTP/1.1\r\n{close}\r\n"),
             format!("GET /../x HTTP/1.1\r\n{close}\r\n"),
-            format!("PUT /a.txt HTTP/1.1\r\nContent-Length: 99999999999\r\n{close}\r\n"),
+            format!("POST /module.so HTTP/1.1\r\nContent-Length: 99999999999\r\n{close}\r\n"),
         ] {
             ask(&server, &request);
         }
@@ -70,7 +70,7 @@ fn a_line_is_as_apache_would_write_it() {
             "\"GET /module.so/written HTTP/1.1\" 200 21",
             "\"OPTIONS * HTTP/1.1\" 204 -",
             "\"GET /../x HTTP/1.1\" 400 ",
-            "\"PUT /a.txt HTTP/1.1\" 413 ",
+            "\"POST /module.so HTTP/1.1\" 413 ",
         ]) {
             // How long the words of a refusal are is nobody's business here.
             let (expected, given) = match expected.strip_suffix(' ') {

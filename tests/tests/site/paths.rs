@@ -272,8 +272,9 @@ fn what_may_not_be_read_is_forbidden_and_tells_nothing_of_what_is_in_it() {
     let server = start_without_rights(&site);
     for (path, status) in [
         ("/private.txt", 403),
-        ("/closed/", 403),
-        ("/closed", 403),
+        // A folder in which nothing can be looked up is as one without an index page.
+        ("/closed/", 404),
+        ("/closed", 404),
         // Whether it exists is not told.
         ("/closed/a.txt", 403),
         ("/closed/nothing", 403),
