@@ -36,6 +36,8 @@ pub enum Route {
     Answer(Response),
     /// The site.
     Site(Target),
+    /// The server itself, to who would upload. Its content, which may be larger than other content, need not come.
+    NoUpload(Response),
     /// The site, when it has stored the content.
     Upload(Box<Upload>),
     /// A handler.
@@ -108,7 +110,7 @@ impl Router {
         if !reads && let Some(begun) = self.site.as_ref().and_then(|site| site.upload(head, path)) {
             return match begun {
                 Begun::Upload(upload) => Route::Upload(upload),
-                Begun::Answered(response) => Route::Answer(response),
+                Begun::Answered(response) => Route::NoUpload(response),
             };
         }
         if let Some((module, symbol)) = &self.root {
@@ -116,7 +118,7 @@ impl Router {
             return self.handler(module.as_bytes(), symbol, 0, &mut None);
         }
         if let Some(refused) = self.site.as_ref().and_then(|site| site.no_upload(head, path)) {
-            return Route::Answer(refused);
+            return Route::NoUpload(refused);
         }
         let list = || self.site.as_ref().and_then(|site| site.find_folder(path));
         if reads && let Some(target) = list() {

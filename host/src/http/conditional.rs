@@ -60,7 +60,7 @@ pub fn evaluate(head: &Head, class: Class, current: Option<Validators<'_>>) -> O
     {
         return Outcome::Failed;
     }
-    // Step 3: "if false for GET/HEAD, respond 304 (Not Modified); if false for other methods, respond 412".
+    // Step 3: "if false for GET/HEAD, respond 304 (Not Modified)", "if false for other methods, respond 412".
     if given.if_none_match {
         return match (listed(head, "if-none-match", current, weakly_equal), class) {
             (Listed::Yes, Class::Reads) => Outcome::NotModified,
@@ -82,8 +82,8 @@ pub fn evaluate(head: &Head, class: Class, current: Option<Validators<'_>>) -> O
 /// The value of the `Range` field of a GET request that may proceed, if it is to be looked at: step 5, "When the method is
 /// GET and both Range and If-Range are present, evaluate the If-Range precondition".
 ///
-/// `date_is_over`: whether the second of the date of modification is over. §13.1.5: the condition is false "if the HTTP-date
-/// validator provided is not a strong validator in the sense defined by Section 8.8.2.2". Within its second the server does
+/// `date_is_over`: whether the second of the date of modification is over. §13.1.5: the condition is false "If the HTTP-date
+/// validator provided is not a strong validator in the sense defined by" §8.8.2.2. Within its second the server does
 /// not know whether another change comes; after it, the client's half remains, which may use a date only if its copy
 /// came with a `Date` at least a second later.
 pub fn range<'a>(head: &'a Head, current: Validators<'_>, date_is_over: impl FnOnce(u64) -> bool) -> Option<&'a [u8]> {
@@ -96,7 +96,7 @@ pub fn range<'a>(head: &'a Head, current: Validators<'_>, date_is_over: impl FnO
         return None;
     }
     // §13.1.5: "A recipient of an If-Range header field MUST ignore the Range header field if the If-Range condition
-    // evaluates as false". A tag is told from a date by the quote in its first three characters.
+    // evaluates to false". A tag is told from a date by the quote in its first three characters.
     let holds = if condition.iter().take(3).any(|byte| *byte == b'"') {
         // "using the strong comparison function"
         current.etag.is_some_and(|etag| strongly_equal(condition, etag.as_bytes()))

@@ -1,8 +1,9 @@
 //! HTTP/1.1 as values (RFC 9110, RFC 9112): bytes in, values out. No I/O, no clock.
 //!
 //! In the order of a request's life: [`head`] parses the request line and fields, [`content`] decodes what follows them,
-//! [`multipart`] takes a form with files apart, [`path`] makes the target's path safe to look up, [`conditional`] decides
-//! whether a client's copy is current, and [`encode`] writes the response's head and chunks.
+//! [`multipart`] takes a form with files apart, [`path`] makes the target's path safe to look up, [`accept`] chooses the form that
+//! suits the client, [`conditional`] decides whether its copy is current, [`range`] which part it asks for, and [`encode`] writes
+//! the response's head and chunks.
 
 pub mod accept;
 pub mod conditional;

@@ -95,7 +95,7 @@ impl Spec {
             (false, true) => Some(Spec::Positions { first: position(first)?, last: None }),
             (false, false) => {
                 let (first, last) = (position(first)?, position(last)?);
-                // §14.1.1: "An int-range is invalid if the last-pos value is present, and less than first-pos."
+                // §14.1.1: "An int-range is invalid if the last-pos value is present and less than the first-pos."
                 (first <= last).then_some(Spec::Positions { first, last: Some(last) })
             }
         }
@@ -103,7 +103,7 @@ impl Spec {
 
     fn resolve(self, size: u64) -> Resolved {
         match self {
-            // §14.1.2: satisfiable is "an int-range whose first-pos is less than the current length of the selected
+            // §14.1.2: satisfiable is "an int-range with a first-pos that is less than the current length of the selected
             // representation or a suffix-range with a non-zero suffix-length".
             Spec::Positions { first, last } if first < size => {
                 let end = size - 1;

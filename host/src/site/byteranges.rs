@@ -39,9 +39,10 @@ impl<'a> Multipart<'a> {
         let part_type = String::from_utf8_lossy(self.part_type);
         let mut line_end = "";
         for span in spans {
-            // §15.3.7.2: "the server MUST generate a Content-Range header field inside each body part [...] If the selected
-            // representation would have had a Content-Type header field in a 200 (OK) response, the server SHOULD generate that same
-            // Content-Type".
+            // §15.3.7.2: "Within the header area of each body part in the multipart content, the server MUST generate a
+            // Content-Range header field corresponding to the range being enclosed in that body part. If the selected
+            // representation would have had a Content-Type header field in a 200 (OK) response, the server SHOULD generate that
+            // same Content-Type".
             let range = span.content_range(self.size);
             let boundary = self.boundary;
             let head =

@@ -24,6 +24,7 @@ pub(super) struct Description {
     lines: Box<[u8]>,
     kept_bytes: usize,
     type_end: usize,
+    varies: bool,
     size: u64,
 }
 
@@ -83,7 +84,7 @@ impl Description {
         // would have had.
         fields.append(b"ETag", etag.as_str().as_bytes());
         if varies {
-            fields.append(b"Vary", b"Accept-Encoding");
+            fields.append_lines(VARY);
         }
         if let Some(value) = cache_control {
             fields.append(b"Cache-Control", value.as_bytes());
@@ -99,7 +100,12 @@ impl Description {
         }
         fields.append(b"Accept-Ranges", b"bytes");
         fields.append(b"X-Content-Type-Options", b"nosniff");
-        Description { etag, modified, lines: fields.lines().into(), kept_bytes, type_end, size }
+        Description { etag, modified, lines: fields.lines().into(), kept_bytes, type_end, varies, size }
+    }
+
+    /// What conditions of requests are compared with.
+    pub(super) fn validators(&self) -> Validators<'_> {
+        Validators { etag: Some(self.etag.as_str()), modified: self.modified }
     }
 
     /// What conditions of requests are compared with.
@@ -156,14 +162,12 @@ impl Description {
                 (304, Body::Empty)
             }
             (Answer::Failed, _) => {
-                return Response::error(412, "the file is not in the state that the request is meant for");
+                return self.refuse(412, "the file is not in the state that the request is meant for");
             }
             (Answer::Unsatisfiable, _) => {
-                let mut response = Response::error(
-                    416,
-                    &format!("none of these ranges is in the file, which has {} bytes", self.size),
-                );
-                // §15.5.17: "the server SHOULD generate a Content-Range header field specifying the current length".
+                let reason = format!("none of these ranges is in the file, which has {} bytes", self.size);
+                let mut response = self.refuse(416, &reason);
+                // §15.5.17: a 416 "SHOULD generate a Content-Range header field specifying the current length".
                 response.fields.append_formatted(b"Content-Range", format_args!("bytes */{}", self.size));
                 return response;
             }
@@ -174,6 +178,15 @@ impl Description {
             }
         };
         Response { status: Status::new(code), fields, body }
+    }
+
+    /// An error that depends on the form that was chosen, as much as anything else does.
+    fn refuse(&self, code: u16, reason: &str) -> Response {
+        let mut response = Response::error(code, reason);
+        if self.varies {
+            response.fields.append_lines(VARY);
+        }
+        response
     }
 
     /// The value of its type's field.
@@ -188,6 +201,7 @@ impl Description {
 }
 
 const CONTENT_TYPE: &[u8] = b"Content-Type";
+const VARY: &[u8] = b"Vary: Accept-Encoding\r\n";
 
 impl Content {
     /// All of it as the content of a response; its file has this size.

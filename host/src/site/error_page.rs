@@ -8,6 +8,7 @@ use crate::sys::clock;
 use crate::sys::files::{self, Folder, Kind};
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Larger than any page that says that something is wrong, and small enough to be kept for each status.
 const PAGE_BYTES_MAX: u64 = 256 * 1024;
@@ -24,6 +25,8 @@ const COUNT: usize = 200;
 pub(super) struct ErrorPages {
     /// By status.
     known: Box<[ArcSwapOption<Known>]>,
+    /// That one is too large has been said.
+    has_complained: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -36,7 +39,10 @@ struct Known {
 impl ErrorPages {
     /// None has been looked up.
     pub(super) fn new() -> ErrorPages {
-        ErrorPages { known: (0..COUNT).map(|_| ArcSwapOption::empty()).collect() }
+        ErrorPages {
+            known: (0..COUNT).map(|_| ArcSwapOption::empty()).collect(),
+            has_complained: AtomicBool::new(false),
+        }
     }
 
     /// The page for this status.
@@ -49,23 +55,27 @@ impl ErrorPages {
             return known.page.clone();
         }
         let names = [format!("{status}.html"), format!("{}x.html", status / 10)];
-        let page = names.iter().find_map(|name| read(folder, name));
+        let page = names.iter().find_map(|name| self.read(folder, name));
         place.store(Some(Arc::new(Known { page: page.clone(), seen_ms: now_ms })));
         page
     }
-}
 
-fn read(folder: &Folder, name: &str) -> Option<Arc<[u8]>> {
-    let opened = folder.open_beneath(name.as_bytes()).ok()?;
-    if opened.kind != Kind::File {
-        return None;
+    fn read(&self, folder: &Folder, name: &str) -> Option<Arc<[u8]>> {
+        let opened = folder.open_beneath(name.as_bytes()).ok()?;
+        if opened.kind != Kind::File {
+            return None;
+        }
+        let size = opened.identity.size;
+        if size > PAGE_BYTES_MAX {
+            if !self.has_complained.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "{name} is not shown for errors: it has {size} bytes, and {PAGE_BYTES_MAX} are the most"
+                );
+            }
+            return None;
+        }
+        files::read_start(&opened.descriptor, size as usize).ok().map(Into::into)
     }
-    let size = opened.identity.size;
-    if size > PAGE_BYTES_MAX {
-        tracing::warn!("{name} is not shown for errors: it has {size} bytes, and {PAGE_BYTES_MAX} are the most");
-        return None;
-    }
-    files::read_start(&opened.descriptor, size as usize).ok().map(Into::into)
 }
 
 #[cfg(test)]

@@ -35,17 +35,21 @@ fn send_cached(entry: &Arc<Entry>, request: &mut Request, site: &Site) -> Respon
     if !entry.sidecars.is_empty()
         && let Some(coding) = accept::coding(&request.head, entry.sidecars)
     {
-        if let Some(response) = send_cached_sidecar(entry, coding, request, site) {
-            return response;
-        }
-        // Next time all are looked for again.
-        site.cache.remove(entry);
+        return match send_cached_sidecar(entry, coding, request, site) {
+            Some(response) => response,
+            None => send_anew(entry, request, site),
+        };
     }
     let answer = entry.description.answer_to(&request.head);
-    if entry.content.is_some() || !answer.has_content() {
-        return entry.description.respond(answer, entry.content.as_ref(), &mut request.spare);
+    match &entry.content {
+        // Only its sidecars have been asked for until now.
+        None if answer.has_content() => send_anew(entry, request, site),
+        content => entry.description.respond(answer, content.as_ref(), &mut request.spare),
     }
-    // Only its sidecars have been asked for until now.
+}
+
+/// Answers with the file of an entry that does not have what is asked for, as if nothing were known of it.
+fn send_anew(entry: &Arc<Entry>, request: &mut Request, site: &Site) -> Response {
     site.cache.remove(entry);
     let Place { path, relative, .. } = entry.place.clone();
     match site.folder.open_beneath(relative.as_bytes()) {

@@ -4,7 +4,7 @@
 //!
 //! - *not older than the original*: an author who changes the original has not compressed it again yet, and what is sent would be
 //!   what was there before, for as long as nobody notices. (Compressors give their output the time of its original, so that
-//!   the same time is right.)
+//!   the same time is right.) A time in the future says nothing of this: it would be newer than every change to come.
 //! - *at rest for a second*: compressors write in place, bit by bit, under the final name; what is there meanwhile is a part.
 //!
 //! Whether it has the same content is its author's responsibility.
@@ -33,6 +33,11 @@ fn suffix(coding: Coding) -> &'static [u8] {
         Coding::Zstandard => b".zst",
         Coding::Gzip => b".gz",
     }
+}
+
+/// The name of the file beside which one of this name would be taken for its compressed form.
+pub(super) fn original(name: &str) -> Option<&str> {
+    Coding::ALL.into_iter().find_map(|coding| name.strip_suffix(std::str::from_utf8(suffix(coding)).ok()?))
 }
 
 /// The path of the sidecar of the file at `relative`.
@@ -77,10 +82,10 @@ pub(super) enum Found {
 /// Opens the sidecar of the file at `relative`, which is `original`, if it counts.
 pub(super) fn open(folder: &Folder, relative: &[u8], coding: Coding, original: &Identity, now: SystemTime) -> Found {
     let Ok(opened) = folder.open_beneath(&path(relative, coding)) else { return Found::Nothing };
-    if opened.kind != Kind::File || opened.identity.modified_ns < original.modified_ns {
+    let now_ns = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
+    if opened.kind != Kind::File || !(original.modified_ns..=now_ns).contains(&opened.identity.modified_ns) {
         return Found::Nothing;
     }
-    let now_ns = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
     match opened.identity.changed_ns + REST.as_nanos() as i128 <= now_ns {
         true => Found::Sidecar(opened),
         false => Found::Waiting,

@@ -284,8 +284,10 @@ mod tests {
         }
     }
 
+    type Way = fn(&Destination) -> Result<Temporary, Errno>;
+
     /// The two ways to make a file.
-    const WAYS: [fn(&Destination) -> Result<Temporary, Errno>; 2] = [Destination::create, Destination::create_hidden];
+    const WAYS: [Way; 2] = [Destination::create, Destination::create_hidden];
 
     #[test]
     fn a_file_is_there_when_it_is_published_and_not_before() {

@@ -44,6 +44,26 @@ fn calls(traces: &Path, request_line: &str) -> Option<Vec<String>> {
     })
 }
 
+/// That requests for `path` come to cost no more than these looks at the file system, and that the first cost more.
+fn assert_looks(server: &Server, traces: &Path, path: &str, fields: &[(&str, &str)], content: &[u8], looks: usize) {
+    let mut client = server.connect();
+    let mut number = 0;
+    // A file that has changed just now is not kept yet, and after some seconds each is looked up anew.
+    eventually(&format!("{IN_A_ROW} requests for {path} that cost {looks} each"), PATIENCE, || {
+        (0..IN_A_ROW).try_for_each(|_| {
+            number += 1;
+            let target = format!("{path}?{}{number}", fields.len());
+            assert!(client.request("GET", &target, fields, b"").unwrap().body == content);
+            let line = format!("\"GET {target} ");
+            let calls = eventually("the trace of a request", PATIENCE, || calls(traces, &line));
+            (calls.len() == looks && calls.iter().all(|call| call.contains("stat"))).then_some(())
+        })
+    });
+    // The first one was opened: that calls are seen at all.
+    let first = calls(traces, &format!("\"GET {path}?{}1 ", fields.len())).unwrap();
+    assert!(first.iter().any(|call| call.starts_with("open")) || !fields.is_empty(), "{first:?}");
+}
+
 #[test]
 fn a_file_that_was_sent_before_costs_one_look_at_the_file_system() {
     let site = Site::new();
@@ -52,22 +72,30 @@ fn a_file_that_was_sent_before_costs_one_look_at_the_file_system() {
     site.write("html/b.txt", "x".repeat(100_000));
     let traces = site.path("traces");
     let server = traced(&site, &traces);
-    let mut client = server.connect();
-    for (path, size) in [("/a.txt", 5), ("/d/", 5), ("/b.txt", 100_000)] {
-        let mut number = 0;
-        // A file that has changed just now is not kept yet, and after some seconds each is looked up anew.
-        eventually(&format!("{IN_A_ROW} requests for {path} that cost one call each"), PATIENCE, || {
-            (0..IN_A_ROW).try_for_each(|_| {
-                number += 1;
-                let target = format!("{path}?{number}");
-                assert_eq!(client.get(&target).unwrap().body.len(), size);
-                let line = format!("\"GET {target} ");
-                let calls = eventually("the trace of a request", PATIENCE, || calls(&traces, &line));
-                matches!(&*calls, [call] if call.contains("stat")).then_some(())
-            })
-        });
-        // The first one was opened: that calls are seen at all.
-        let first = calls(&traces, &format!("\"GET {path}?1 ")).unwrap();
-        assert!(first.iter().any(|call| call.starts_with("open")), "{first:?}");
+    for (path, content) in [("/a.txt", "hello"), ("/d/", "index"), ("/b.txt", &*"x".repeat(100_000))] {
+        assert_looks(&server, &traces, path, &[], content.as_bytes(), 1);
+        // Neither does it cost more to take what there is not.
+        assert_looks(&server, &traces, path, &[("Accept-Encoding", "gzip, deflate, br, zstd")], content.as_bytes(), 1);
+    }
+}
+
+/// One for the file, without which the compressed one is not to be sent, and one for that.
+#[test]
+fn a_compressed_file_beside_it_costs_one_look_more() {
+    let site = Site::new();
+    site.write("html/a.txt", "hello");
+    site.write("html/a.txt.gz", "packed");
+    site.write("html/b.txt", "hello");
+    site.write("html/b.txt.br", "x".repeat(100_000));
+    let traces = site.path("traces");
+    let server = traced(&site, &traces);
+    let browser = [("Accept-Encoding", "gzip, deflate, br, zstd")];
+    eventually("the compressed form", PATIENCE, || {
+        let response = server.connect().request("GET", "/b.txt", &browser, b"").unwrap();
+        response.field("Content-Encoding").map(|_| ())
+    });
+    for (path, packed) in [("/a.txt", "packed"), ("/b.txt", &*"x".repeat(100_000))] {
+        assert_looks(&server, &traces, path, &browser, packed.as_bytes(), 2);
+        assert_looks(&server, &traces, path, &[], b"hello", 1);
     }
 }

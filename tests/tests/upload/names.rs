@@ -88,6 +88,27 @@ fn a_name_that_is_taken_gets_a_number() {
 }
 
 #[test]
+fn no_upload_is_sent_in_the_stead_of_another_file() {
+    let site = site();
+    site.write("html/in/page.html", "page");
+    let server = start(&site, &[]);
+    for (said, location) in [
+        ("page.html.gz", "/in/page.html_1.gz"),
+        ("page.html.br", "/in/page.html_1.br"),
+        ("page.html.zst", "/in/page.html_1.zst"),
+        ("other.html.gz", "/in/other.html.gz"),
+        // It is newer than the one beside it, which therefore is not taken for it.
+        ("other.html", "/in/other.html"),
+    ] {
+        let stored = Form::new().file(said, "evil").post(&server, "/in/");
+        assert_eq!(stored.field("Location"), Some(location), "{said}");
+    }
+    let fields = [("Accept-Encoding", "gzip, br, zstd")];
+    let page = server.connect().request("GET", "/in/page.html", &fields, b"").expect("an answer");
+    assert_eq!((page.text(), page.field("Content-Encoding")), ("page", None));
+}
+
+#[test]
 fn sixteen_uploads_of_the_same_name_at_once_keep_sixteen_files() {
     let site = site();
     let server = start(&site, &["--threads", "2", "--workers", "2"]);

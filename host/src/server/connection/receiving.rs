@@ -84,7 +84,7 @@ impl Connection {
             return self.answer_with(route, situation);
         }
         match route {
-            Route::Answer(response) if space.continue_due => {
+            Route::Answer(response) | Route::NoUpload(response) if space.continue_due => {
                 // RFC 9110 §10.1.1: a final status instead of 100; whether the content comes all the same is unknown.
                 space.traits.keep_alive = false;
                 self.respond(response, situation);
@@ -159,7 +159,7 @@ impl Connection {
                 Ok(ticket) => return self.enter(ticket, situation),
                 Err(response) => response,
             },
-            Route::Answer(response) => response,
+            Route::Answer(response) | Route::NoUpload(response) => response,
             Route::Site(target) => match &mut self.space.request {
                 Some(request) => situation.settings.router.reply(target, request),
                 None => return Some(Step::Close),
@@ -169,11 +169,10 @@ impl Connection {
         None
     }
 
-    /// Answers a request whose content is refused, unless it is answered already: why nothing at all can be done with it says
-    /// more than what is wrong with its content.
+    /// Answers a request whose content is refused. Who may not upload is told so, and not that it is too much for who does not.
     fn refuse(&mut self, route: Route, reject: Reject, situation: &Situation<'_>) -> Option<Step> {
         match route {
-            Route::Answer(response) if reject.status == 413 => {
+            Route::NoUpload(response) if reject.status == 413 => {
                 self.space.traits.keep_alive = false;
                 self.space.rejected = true;
                 self.respond(response, situation);

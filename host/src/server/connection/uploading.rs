@@ -87,19 +87,19 @@ pub(super) fn resume(route: Route, under_way: Option<UploadUnderWay>, storage: &
         (Route::Upload(mut upload), Some(under_way)) => {
             if !upload.unpack(under_way.packed, under_way.files) {
                 let changed = "the folder has been replaced by another while the upload was under way";
-                return Stage::Content(Route::Answer(Response::error(409, changed)));
+                return Stage::Content(Route::NoUpload(Response::error(409, changed)));
             }
             match storage.begin(upload, true) {
                 Some(mut uploading) => {
                     uploading.gather(&under_way.gathered);
                     Stage::Uploading(uploading)
                 }
-                None => Stage::Content(Route::Answer(Response::unavailable("uploads are off"))),
+                None => Stage::Content(Route::NoUpload(Response::unavailable("uploads are off"))),
             }
         }
         // Its content has been received as if it were none, and in part.
         (Route::Upload(_), None) => {
-            Stage::Content(Route::Answer(Response::unavailable("the configuration has changed meanwhile")))
+            Stage::Content(Route::NoUpload(Response::unavailable("the configuration has changed meanwhile")))
         }
         // An upload that this configuration does not take any more, or takes from others.
         (route, _) => Stage::Content(route.reserved()),

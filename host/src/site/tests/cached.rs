@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 impl Fixture {
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.site.root().join(name)
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).unwrap();
     }
 
     /// Asks for the target until it is answered from the cache, which it is as soon as the file is a little old.
     #[track_caller]
-    fn warm(&self, target: &str) {
+    pub(super) fn warm(&self, target: &str) {
         let start = Instant::now();
         while !self.is_cached(target) {
             drop(self.get(target));
@@ -27,7 +27,7 @@ impl Fixture {
     }
 
     /// Whether the next request would be answered from the cache.
-    fn is_cached(&self, target: &str) -> bool {
+    pub(super) fn is_cached(&self, target: &str) -> bool {
         matches!(self.site.find(&http::path::Path::parse(target).unwrap()), Some(Target::Cached(_)))
     }
 
@@ -45,16 +45,8 @@ impl Fixture {
 }
 
 /// All that a client is told.
-fn shown(response: Response) -> (u16, String, Option<u64>, Vec<u8>) {
-    let content = match &response.body {
-        Body::Empty => Vec::new(),
-        Body::File { file, offset: 0, length } => {
-            let content = crate::sys::files::read_start(file, *length as usize).unwrap();
-            assert_eq!(content.len() as u64, *length);
-            content
-        }
-        _ => bytes(&response).to_vec(),
-    };
+fn shown(mut response: Response) -> (u16, String, Option<u64>, Vec<u8>) {
+    let content = content(&mut response);
     let lines = String::from_utf8(response.fields.lines().to_vec()).unwrap();
     (response.status.code, lines, response.fields.content_length, content)
 }

@@ -2,6 +2,7 @@
 
 use super::reply::{Refusal, Stored};
 use super::{Broom, name};
+use crate::site::sidecar;
 use crate::sys::deposit::{Destination, Temporary};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -171,6 +172,12 @@ impl Drop for Files {
 fn publish_as(destination: &Destination, temporary: &mut Temporary, asked: &str) -> Result<String, Refusal> {
     for number in 0..=NUMBER_MAX {
         let name = name::numbered(asked, number);
+        // SECURITY: beside `a.html` the site would send `a.html.gz` in its stead, so that who may add files could replace one.
+        if let Some(original) = sidecar::original(&name)
+            && destination.look(original)?.is_some()
+        {
+            continue;
+        }
         match destination.publish(temporary, &name) {
             Ok(()) => return Ok(name.into_owned()),
             Err(Errno::EXIST) => {}
