@@ -71,7 +71,10 @@ pub(super) fn respond(listed: Listed, head: &Head) -> Response {
     match evaluate(head, Class::Reads, Some(Validators { etag: None, modified: None })) {
         Outcome::Proceed => {}
         Outcome::NotModified => {
-            return Response { status: Status::new(304), fields: Fields::default(), body: Body::Empty };
+            // RFC 9110 §15.4.5: with the fields that caches need, of those that a 200 would have.
+            let mut fields = Fields::default();
+            fields.append(page::FRESHNESS.0, page::FRESHNESS.1);
+            return Response { status: Status::new(304), fields, body: Body::Empty };
         }
         Outcome::Failed => return Response::error(412, "a listing has no entity tag"),
     }
@@ -82,36 +85,47 @@ pub(super) fn respond(listed: Listed, head: &Head) -> Response {
 
 impl Maker for Listing {
     fn make(&mut self) -> Chunk<'_> {
-        self.made.clear();
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Beginning => {
-                let path = &self.listed.path;
-                self.made = page::opening(path, &format!("Index of {}", page::visible(path)));
-                if let Some(form) = self.listed.form {
-                    self.made.push_str(&page::form(form.asks_token).0);
-                }
-                self.made.push_str(CONTENTS);
-                self.stage = Stage::Reading(Window::new(&self.listed.memory));
-            }
-            Stage::Reading(window) => match self.read(window) {
-                Ok(stage) => self.stage = stage,
-                Err(error) => {
-                    let path = page::visible(&self.listed.path);
-                    tracing::error!("cannot list {path} to its end: {}", std::io::Error::from(error));
-                    return Chunk::Failed;
-                }
-            },
-            Stage::Writing(window) => match self.write(window) {
-                Ok(stage) => self.stage = stage,
-                Err(_) => return Chunk::Failed,
-            },
-            Stage::Over => return Chunk::End,
+        if matches!(self.stage, Stage::Over) {
+            return Chunk::End;
         }
-        Chunk::Data(self.made.as_bytes())
+        self.made.clear();
+        match self.step() {
+            Ok(stage) => {
+                self.stage = stage;
+                Chunk::Data(self.made.as_bytes())
+            }
+            Err(error) => {
+                let path = page::visible(&self.listed.path);
+                tracing::error!("cannot list {path} to its end: {}", std::io::Error::from(error));
+                Chunk::Failed
+            }
+        }
     }
 }
 
 impl Listing {
+    /// Does some of the work, and says what is next.
+    fn step(&mut self) -> Result<Stage, Errno> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Beginning => {
+                self.begin();
+                Ok(Stage::Reading(Window::new(&self.listed.memory)))
+            }
+            Stage::Reading(window) => self.read(window),
+            Stage::Writing(window) => self.write(window),
+            Stage::Over => Ok(Stage::Over),
+        }
+    }
+
+    fn begin(&mut self) {
+        let path = &self.listed.path;
+        self.made = page::opening(path, &format!("Index of {}", page::visible(path)));
+        if let Some(form) = self.listed.form {
+            self.made.push_str(&page::form(form.asks_token).0);
+        }
+        self.made.push_str(CONTENTS);
+    }
+
     /// Reads some more names into the window.
     fn read(&mut self, mut window: Window) -> Result<Stage, Errno> {
         let last = self.last.as_deref();
@@ -136,6 +150,9 @@ impl Listing {
             };
             self.add(&name);
             self.last = Some(name);
+            if self.made.len() >= STEP_BYTES {
+                break;
+            }
         }
         Ok(Stage::Writing(window))
     }
@@ -155,13 +172,14 @@ impl Listing {
             }
             entry = Entry { kind: opened.kind, size: identity.size, modified_ns: identity.modified_ns, ..entry };
         }
-        if self.folders + self.files == 0 {
-            self.made.push_str(TABLE);
-        }
-        match entry.kind {
-            Kind::File => self.files += 1,
-            Kind::Folder => self.folders += 1,
+        let count = match entry.kind {
+            Kind::File => &mut self.files,
+            Kind::Folder => &mut self.folders,
             Kind::Link | Kind::Other => return,
+        };
+        *count += 1;
+        if self.folders + self.files == 1 {
+            self.made.push_str(TABLE);
         }
         self.made.push_str(&row(name.to_bytes(), &entry, is_link).0);
     }
@@ -230,7 +248,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.char_indices() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -259,6 +277,9 @@ const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// Rows of one step: each takes a system call, or four for a link.
 const ROWS_PER_STEP: usize = 100;
+
+/// A step that has made so much is over: a long name may take ten times as much in a page.
+const STEP_BYTES: usize = 32 * 1024;
 
 /// The last second of the year 9999.
 const SECONDS_MAX: i128 = 253_402_300_799;

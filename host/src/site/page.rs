@@ -40,8 +40,7 @@ pub(super) fn fields(kind: Kind) -> Fields {
     // Where a link leads to learns nothing of the folder. It is not `no-referrer`, for which the form of a page would be sent
     // with `Origin: null`, as from nobody knows where (Fetch standard, "append a request `Origin` header").
     fields.append(b"Referrer-Policy", b"same-origin");
-    // It is true when it is made. RFC 9111 §5.2.2.4: it may be kept, but not shown without asking.
-    fields.append(b"Cache-Control", b"no-cache");
+    fields.append(FRESHNESS.0, FRESHNESS.1);
     fields
 }
 
@@ -67,6 +66,9 @@ pub(super) fn opening(path: &[u8], heading: &str) -> String {
     page.0.truncate(page.0.len() - CLOSING.len());
     page.0
 }
+
+/// A page is true when it is made. RFC 9111 §5.2.2.4: it may be kept, but not shown without asking.
+pub(super) const FRESHNESS: (&[u8], &[u8]) = (b"Cache-Control", b"no-cache");
 
 /// What ends a page.
 pub(super) const CLOSING: &str = "</main></body></html>";
