@@ -57,12 +57,13 @@ fn take_orders() -> anyhow::Result<()> {
     log::start(config.log_format, Role::Worker)?;
     let worker = Worker::new(Arc::new(*config), access_log, &channel)?;
     worker.report(Report::Started);
-    let site = worker.config.html.as_deref().map(Site::open).transpose()?;
-    let site = site.map(|site| site.listing(worker.config.listing));
-    let site = site.map(|site| site.with_cache_control(worker.config.cache_control.clone()));
+    let site = worker.config.html.as_deref().map(Site::open).transpose()?.map(|site| {
+        site.with_listing(worker.config.listing)
+            .with_cache_control(worker.config.cache_control.clone())
+            // What is stored for a moment lies where the private copies do.
+            .with_uploads(Uploads::new(&worker.config, &spool))
+    });
     let listeners = listeners.into_iter().zip(sockets).map(|(address, socket)| (socket, Arc::new(address))).collect();
-    // What is stored for a moment lies where the private copies do.
-    let site = site.map(|site| site.taking(Uploads::new(&worker.config, &spool)));
     let prepared = Prepared { listeners, site, spool };
     if let Some(bytes) = memory_bytes_max {
         memory::bound(bytes).context("cannot bound this process's memory")?;

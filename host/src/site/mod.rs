@@ -73,12 +73,14 @@ impl Site {
     }
 
     /// The same site, which lists its folders or does not.
-    pub fn listing(self, lists: bool) -> Site {
+    #[must_use]
+    pub fn with_listing(self, lists: bool) -> Site {
         Site { listing: lists.then(|| Arc::new(listing::Memory::new())), ..self }
     }
 
     /// The same, which takes these uploads.
-    pub fn taking(self, uploads: Option<Uploads>) -> Site {
+    #[must_use]
+    pub fn with_uploads(self, uploads: Option<Uploads>) -> Site {
         Site { uploads: uploads.map(Arc::new), ..self }
     }
 
