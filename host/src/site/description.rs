@@ -108,11 +108,6 @@ impl Description {
         Validators { etag: Some(self.etag.as_str()), modified: self.modified }
     }
 
-    /// What conditions of requests are compared with.
-    pub(super) fn validators(&self) -> Validators<'_> {
-        Validators { etag: Some(self.etag.as_str()), modified: self.modified }
-    }
-
     /// What a GET or HEAD request is to be answered with.
     pub(super) fn answer_to(&self, head: &Head) -> Answer {
         let validators = self.validators();
