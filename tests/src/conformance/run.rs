@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A server with the [site](super::site).
+/// A server with the [site].
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// Where it listens.

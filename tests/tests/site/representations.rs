@@ -210,7 +210,7 @@ fn errors_are_shown_as_the_sites_pages_to_people_and_as_text_to_programs() {
     let mut client = server.connect();
     let response = client.request("PUT", "/a.txt", &[BROWSER], b"x").unwrap();
     assert_eq!((response.status, response.text()), (405, "<h1>yours</h1>"));
-    assert_eq!(response.field("Allow"), Some("GET, HEAD"), "the other fields stay");
+    assert_eq!(response.field("Allow"), Some("GET, HEAD, OPTIONS"), "the other fields stay");
     let response = client.request("HEAD", "/nothing", &[BROWSER], b"").unwrap();
     assert_eq!((response.status, response.field("Content-Length")), (404, Some("13")));
     // For 416 there is none.
