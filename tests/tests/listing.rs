@@ -328,9 +328,15 @@ fn folders_are_listed_when_nothing_else_answers_and_only_if_asked() {
         assert_eq!(server.get("/docs/").text(), "docs", "an index page comes first");
         assert!(server.get("/api/").text().starts_with("app "), "a mount too");
         assert_eq!(names(&server.get("/bare/")), ["a"]);
-        for method in ["POST", "PUT", "DELETE", "get"] {
-            let refused = server.connect().request(method, "/bare/", &[], b"").unwrap();
-            assert_eq!((refused.status, refused.field("Allow")), (405, Some("GET, HEAD")), "{method}");
+        for (method, status, allow) in [
+            ("POST", 405, Some("GET, HEAD, OPTIONS")),
+            ("PUT", 405, Some("GET, HEAD, OPTIONS")),
+            ("DELETE", 405, Some("GET, HEAD, OPTIONS")),
+            ("OPTIONS", 204, Some("GET, HEAD, OPTIONS")),
+            ("get", 501, None),
+        ] {
+            let answer = server.connect().request(method, "/bare/", &[], b"").unwrap();
+            assert_eq!((answer.status, answer.field("Allow")), (status, allow), "{method}");
         }
     }
     let server = site.start(&["--listing", "app"]);

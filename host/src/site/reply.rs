@@ -215,7 +215,7 @@ impl Common<'_> {
 /// Whether every change of the file from `now` on will give it another identity, and time alone none another description.
 ///
 /// A change within the same tick of the file system's clock as the one before may leave the same times.
-/// (Git calls such a file "racily clean".) A file from the future gets its date when that has come.
+/// (Git calls such a file "racily clean".) A file from the future has another date in each answer.
 pub(super) fn is_settled(identity: &Identity, now: SystemTime) -> bool {
     let now_ns = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
     let tick_ns = if identity.changed_ns % SECOND_NS == 0 { COARSE_TICK_NS } else { TICK_NS };
@@ -248,7 +248,7 @@ mod tests {
         assert!(settled(0, now_ns - 2 * SECOND_NS));
         assert!(!settled(0, now_ns + 1), "changed while the clock was ahead");
         assert!(settled(now_ns, 1));
-        assert!(!settled(now_ns + 1, 1), "modified in the future, so it gets a date later");
+        assert!(!settled(now_ns + 1, 1), "modified in the future, so its date goes with the clock");
         assert!(settled(-1, 1), "modified before 1970");
     }
 }

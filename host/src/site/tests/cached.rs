@@ -293,7 +293,7 @@ fn a_file_of_any_size_becomes_one_of_any_other() {
 }
 
 #[test]
-fn a_file_from_the_future_is_not_kept_because_it_gets_its_date_later() {
+fn a_file_from_the_future_is_not_kept_because_each_answer_has_its_own_date() {
     let fixture = Fixture::new().with("later", "x").with("a.txt", "x");
     let file = fs::File::options().write(true).open(fixture.path("later")).unwrap();
     file.set_modified(SystemTime::now() + Duration::from_secs(86_400)).unwrap();

@@ -1,7 +1,9 @@
 //! Where in a module's code a fault happened, by the memory map of the process and the stack of the parked thread.
 
 use super::Fault;
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
@@ -34,8 +36,13 @@ impl Fault {
         if let Some(place) = place_in(&own, self.instruction) {
             return Some((place, Found::Exactly));
         }
-        // A return address is behind the call.
-        let called = stack_words(self.stack).into_iter().find_map(|word| place_in(&own, word.wrapping_sub(1)));
+        let file = File::open(&self.suspect.copy).ok();
+        // A return address is behind the call. What looks like one may have been left there by something else.
+        let place_of_call = |word: usize| {
+            let place = place_in(&own, word.wrapping_sub(1))?;
+            file.as_ref().is_none_or(|file| is_behind_a_call(file, place.offset + 1)).then_some(place)
+        };
+        let called = stack_words(self.stack).into_iter().find_map(place_of_call);
         if let Some(place) = called {
             return Some((place, Found::Probably));
         }
@@ -43,6 +50,27 @@ impl Fault {
         std::env::current_exe().is_ok_and(|host| at.file != host).then_some((at, Found::Exactly))
     }
 }
+
+/// Whether the instruction before this offset of the file may be a call, as far as that can be told.
+fn is_behind_a_call(file: &File, offset: u64) -> bool {
+    if cfg!(not(target_arch = "x86_64")) {
+        return true;
+    }
+    let mut bytes = [0; CALL_BYTES_MAX];
+    let Some(start) = offset.checked_sub(CALL_BYTES_MAX as u64) else { return false };
+    if file.read_exact_at(&mut bytes, start).is_err() {
+        return true;
+    }
+    // CALL rel32 is E8 with four bytes; CALL r/m64 is FF /2 with a ModRM byte, and with none, one, four or five bytes after it.
+    let is_indirect = |length: usize| {
+        let at = CALL_BYTES_MAX - length;
+        bytes[at] == 0xff && bytes[at + 1] & 0x38 == 0x10
+    };
+    bytes[CALL_BYTES_MAX - 5] == 0xe8 || [2, 3, 4, 6, 7].into_iter().any(is_indirect)
+}
+
+/// The longest call of x86-64, without prefixes that change nothing.
+const CALL_BYTES_MAX: usize = 7;
 
 /// Where code of this file is mapped, from the first instruction to the last; empty if it is not.
 pub(super) fn code_of(file: &Path) -> Range<usize> {
@@ -114,6 +142,36 @@ mod tests {
         for other in ["7f00-8f00 rw-p 00001000 08:01 1234 /x.so", "7f00-8f00 r-xp 00000000 00:00 0 [vdso]", ""] {
             assert!(Mapping::of_code(other).is_none(), "{other}");
         }
+    }
+
+    /// An address in the module's first function was once named, which something had left on the stack.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn return_addresses_are_told_from_other_words() {
+        let file = tempfile::tempfile().unwrap();
+        let mut is_call = |code: &[u8]| {
+            file.set_len(0).unwrap();
+            file.write_all_at(&[0x90; 8], 0).unwrap();
+            file.write_all_at(code, 8).unwrap();
+            is_behind_a_call(&file, 8 + code.len() as u64)
+        };
+        // call f; call *%rax; call *%r12; call *8(%rax); call *8(%rsp); call *f@GOT(%rip); call *0x100(%rsp)
+        for call in [
+            &[0xe8, 1, 2, 3, 4][..],
+            &[0xff, 0xd0],
+            &[0x41, 0xff, 0xd4],
+            &[0xff, 0x50, 8],
+            &[0xff, 0x54, 0x24, 8],
+            &[0xff, 0x15, 1, 2, 3, 4],
+            &[0xff, 0x94, 0x24, 0, 1, 0, 0],
+        ] {
+            assert!(is_call(call), "{call:x?}");
+        }
+        // jmp *%rax; push; nop; jmp f
+        for other in [&[0xff, 0xe0][..], &[0xff, 0x35, 1, 2, 3, 4], &[0x90; 8], &[0xe9, 1, 2, 3, 4]] {
+            assert!(!is_call(other), "{other:x?}");
+        }
+        assert!(!is_behind_a_call(&file, 3), "there is no room for one");
     }
 
     #[test]
