@@ -61,6 +61,23 @@ pub fn descriptors(id: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{id}/fd")).ok()?.count())
 }
 
+/// What the threads of a process and of its children do, and what they have open: for who wonders why it does not end.
+pub fn describe(id: u32) -> String {
+    let mut text = String::new();
+    for process in find(id).into_iter().chain(children(id)) {
+        text += &format!("{} {} {}\n", process.id, process.state, process.command);
+        let threads = fs::read_dir(format!("/proc/{}/task", process.id)).into_iter().flatten().flatten();
+        for thread in threads.map(|thread| thread.path()) {
+            let read = |name: &str| fs::read_to_string(thread.join(name)).unwrap_or_default();
+            text += &format!("  {}: {} {}\n", read("comm").trim(), read("wchan"), read("syscall").trim());
+        }
+        let files = fs::read_dir(format!("/proc/{}/fd", process.id)).into_iter().flatten().flatten();
+        let files = files.filter_map(|file| fs::read_link(file.path()).ok());
+        text += &format!("  open: {}\n", files.map(|file| file.display().to_string()).collect::<Vec<_>>().join(", "));
+    }
+    text
+}
+
 fn look(id: u32) -> Option<(Process, u32)> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The name stands in parentheses and may itself have some, so the last one ends it.

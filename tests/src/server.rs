@@ -3,7 +3,7 @@
 mod upgrade;
 
 use crate::client::{self, Client, Response};
-use crate::{PATIENCE, Wait, compile, eventually};
+use crate::{PATIENCE, Wait, compile, eventually, process};
 use rustix::process::{Pid, Signal};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -238,7 +238,9 @@ impl Server {
             let status = eventually("the server ends", PATIENCE, || reaped(self.supervisor));
             return status.expect("its former supervisor has ended, so it is our child");
         }
-        wait(&mut self.child, PATIENCE).unwrap_or_else(|| panic!("the server does not end\n{}", self.log.text()))
+        wait(&mut self.child, PATIENCE).unwrap_or_else(|| {
+            panic!("the server does not end\n{}\n{}", self.log.text(), process::describe(self.supervisor))
+        })
     }
 
     /// Tells it to stop, and waits for its end.

@@ -149,7 +149,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn return_addresses_are_told_from_other_words() {
         let file = tempfile::tempfile().unwrap();
-        let mut is_call = |code: &[u8]| {
+        let is_call = |code: &[u8]| {
             file.set_len(0).unwrap();
             file.write_all_at(&[0x90; 8], 0).unwrap();
             file.write_all_at(code, 8).unwrap();
