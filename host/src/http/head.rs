@@ -170,7 +170,8 @@ impl Head {
         self.expects_continue
     }
 
-    /// The head's bytes, from the request line to the empty line that ends it.
+    /// The head's bytes, from the request line to the empty line that ends it. A version that is not known has been lowered to one
+    /// that is.
     pub fn raw(&self) -> &[u8] {
         &self.bytes
     }
